@@ -1,0 +1,37 @@
+# sliceloop: `make demo` runs the whole loop on this machine, `make test` runs checks and tests. Both set up .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Where torch comes from. Empty: pip's own index. On Linux PyPI's torch brings gigabytes of CUDA; for the CPU build say
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# and for another CUDA version the index that pytorch.org names.
+TORCH_INDEX ?=
+DEMO_ARGS ?=
+
+.PHONY: setup demo test check chaos clean
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0 torchvision==0.28.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/sliceloop demo $(DEMO_ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+chaos: setup
+	$(BIN)/python -m pytest -m chaos --timeout 900
+
+clean:
+	rm -rf $(VENV) demo-data build *.egg-info

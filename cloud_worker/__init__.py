@@ -1,0 +1,1 @@
+"""Who remembers and decides: stores slices, asks the second reader, requests training, releases models."""

@@ -1,0 +1,88 @@
+"""The edges: who is there, what it runs, what it still holds."""
+
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cloud_worker.dashboard.frame import Column, Size, fit, more, panel, table, waiting
+from cloud_worker.dashboard.palette import (
+    BAD,
+    EDGE_LOOKS,
+    GOOD,
+    INK,
+    QUIET,
+    WARN,
+    Look,
+    ago,
+    bar,
+    named,
+    percent,
+    version,
+)
+from cloud_worker.dashboard.rows import EdgeRow
+from cloud_worker.dashboard.state import DashboardState
+from protocol.messages import ModelPhase
+
+WIDE = 54
+SILENT_AFTER_S = 90
+"""An edge repeats its status more often than this."""
+
+
+def edges_panel(state: DashboardState, now: datetime, size: Size) -> RenderableType:
+    """Return the edges, those in trouble first."""
+    if not state.edges:
+        return waiting("edges", "no edge has spoken yet", size)
+    wide = size.inner_width >= WIDE
+    listed = table(_columns(wide=wide))
+    edges = sorted(state.edges.values(), key=lambda edge: (edge.state != "lost", str(edge.id)))
+    shown, hidden = fit(edges, size.inner_height - 1)
+    for edge in shown:
+        listed.add_row(*_cells(edge, now, state.name_of(edge.id), wide=wide))
+    return panel(f"edges · {len(edges)}", Group(listed, *more(hidden)), size)
+
+
+def _columns(*, wide: bool) -> list[Column]:
+    heard = [Column("heard", 6, right=True)] if wide else []
+    name = Column("edge", 18 if wide else 11)
+    return [Column("", 9), name, Column("runs", 4, True), Column("outbox", 6, True), *heard, Column("update")]
+
+
+def _look(edge: EdgeRow, now: datetime) -> Look:
+    silent = edge.last_seen is not None and (now - edge.last_seen).total_seconds() > SILENT_AFTER_S
+    return EDGE_LOOKS["silent" if edge.state == "online" and silent else edge.state]
+
+
+def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool) -> list[Text]:
+    look = _look(edge, now)
+    heard = [Text(ago(edge.last_seen, now), QUIET)] if wide else []
+    return [
+        named(look, "bold"),
+        Text(name, INK),
+        Text(version(edge.running_version), INK),
+        Text(f"{edge.outbox_depth:,}", WARN if edge.outbox_depth else QUIET),
+        *heard,
+        _trouble(edge, look, now) or _update(edge, bar_width=8 if wide else 0),
+    ]
+
+
+def _trouble(edge: EdgeRow, look: Look, now: datetime) -> Text | None:
+    if look is EDGE_LOOKS["silent"]:
+        return Text(f"for {ago(edge.last_seen, now)}", WARN)
+    if edge.state in ("lost", "stopped"):
+        return Text(f"{ago(edge.since, now)} ago", look.colour)
+    return Text(edge.problem, WARN) if edge.problem else None
+
+
+def _update(edge: EdgeRow, bar_width: int) -> Text:
+    desired = version(edge.desired_version)
+    match edge.phase:
+        case ModelPhase.DOWNLOADING:
+            done = edge.chunks_done / edge.chunks_total if edge.chunks_total else 0.0
+            return Text.assemble((f"↓ {desired} ", GOOD), (f"{percent(done)} ", INK), bar(done, bar_width, GOOD))
+        case ModelPhase.TESTING | ModelPhase.PROBATION:
+            return Text(f"{desired} {edge.phase}", GOOD)
+        case ModelPhase.REJECTED | ModelPhase.ROLLED_BACK:
+            return Text(f"✗ {desired} {edge.phase}", BAD)
+        case _:
+            return Text()

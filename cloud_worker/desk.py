@@ -1,0 +1,234 @@
+"""Where the cloud decides: second readings, verdicts, retraining, gate, releases, and the chunks that edges want."""
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from securesystemslib.signer import CryptoSigner
+
+from broker.errors import BrokerError, NotConnectedError, WindowFullError
+from broker.messages import Inbound, Outbound
+from broker.session import Session
+from broker.settings import BrokerSettings
+from cloud_worker.chunks import ChunkShelf
+from cloud_worker.disagreement import compare
+from cloud_worker.ledger import Ledger, LedgerError, RefusedByLedgerError, Release, StoredSlice
+from cloud_worker.object_store import ObjectMissingError, ObjectRefusedError, ObjectStore, ObjectStoreError
+from cloud_worker.retraining import Retraining
+from cloud_worker.second_reader import SecondReader
+from cloud_worker.settings import WorkerSettings
+from protocol.codec import EventContext, decode, encode
+from protocol.errors import ProtocolError
+from protocol.messages import KIND_OF, ChunkRequest, Message, RetrainResult, RetrainStatus, Verdict
+from protocol.topics import FLEET_DESIRED, Address, Kind, cloud_topic, edge_topic, every_edge, parse, shared
+from training.model.decode import ImageError, decode_image
+from training.model.reader import NotFiniteError
+
+log = structlog.get_logger()
+
+LOOP_S = 0.05
+READINGS_A_STEP = 8
+"""Second readings before messages are heard again."""
+VERDICTS_A_STEP = 50
+MAX_WAITING_CHUNKS = 2_000
+
+
+class Desk:
+    """One loop in a thread of its own; every step leaves ledger and object store consistent, so it may die anywhere."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        broker: BrokerSettings,
+        store: ObjectStore,
+        ledger: Ledger,
+        reader: SecondReader | None,
+        signer: CryptoSigner | None,
+    ) -> None:
+        """Wire session and parts; nothing is connected before `run`."""
+        self._settings, self._store, self._ledger, self._reader = settings, store, ledger, reader
+        self._retraining = Retraining(settings, store, ledger, signer)
+        self._shelf = ChunkShelf(store, ledger)
+        self._waiting_chunks: deque[Outbound] = deque(maxlen=MAX_WAITING_CHUNKS)
+        self._unreadable: set[str] = set()
+        self._in_hand: Inbound | None = None
+        self._announced_version = 0
+        self._next_poll = datetime.min.replace(tzinfo=UTC)
+        self._handlers: dict[Kind, Callable[[Address, Inbound], None]] = {
+            Kind.MODEL_GET: self._on_get,
+            Kind.RETRAIN_STATUS: self._on_retrain_status,
+            Kind.RETRAIN_RESULT: self._on_retrain_result,
+        }
+        self._session = Session(
+            broker,
+            f"desk-{settings.name}",
+            subscriptions=[
+                shared(every_edge(Kind.MODEL_GET)),
+                shared(cloud_topic(Kind.RETRAIN_STATUS)),
+                shared(cloud_topic(Kind.RETRAIN_RESULT)),
+            ],
+            clean_start=True,  # what is missed is said again: chunks are asked for, open requests repeated
+            birth=self._birth,
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Decide until the stop; while S3 or ledger are away, wait."""
+        told = ""
+        with self._session:
+            while not stop.is_set():
+                try:
+                    self.step(datetime.now(UTC))
+                    told = ""
+                except (ObjectStoreError, LedgerError, ProtocolError) as error:
+                    if str(error) != told:
+                        told = str(error)
+                        log.error("cannot decide", reason=told, next="tried again")
+                    stop.wait(self._settings.store_retry_s)
+
+    def step(self, now: datetime) -> None:
+        """Do one round of everything that is due."""
+        self._in_hand = self._in_hand or self._session.receive(LOOP_S)
+        while self._in_hand is not None:
+            self._hear(self._in_hand)  # when that raises, it stays in hand for the next step
+            self._in_hand = self._session.receive(0)
+        self._publish_chunks()
+        if now < self._next_poll or not self._session.connected:
+            return
+        busy = self._read_again(now)
+        self._publish_reviews(now)
+        if self._settings.decides:
+            for request in self._retraining.step(now):
+                if self._say(request, cloud_topic(Kind.RETRAIN_REQUEST)):
+                    self._ledger.touch_request(request.request_id, published_at=now)
+        self._announce()
+        self._next_poll = now if busy else now + timedelta(seconds=self._settings.poll_s)
+
+    def _hear(self, inbound: Inbound) -> None:
+        try:
+            address = parse(inbound.topic)
+            self._handlers[address.kind](address, inbound)
+        except (ProtocolError, KeyError, RefusedByLedgerError) as error:
+            self._ledger.dead_letter(inbound.topic, inbound.payload, str(error), datetime.now(UTC))
+            log.warning("message quarantined", topic=inbound.topic, reason=str(error))
+        self._session.ack(inbound)
+
+    def _on_get(self, address: Address, inbound: Inbound) -> None:
+        wanted = decode(Kind.MODEL_GET, inbound.payload, inbound.user_properties).message
+        assert isinstance(wanted, ChunkRequest)
+        try:
+            for sha256, data in self._shelf.chunks(wanted.version, wanted.chunks):
+                topic = edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
+                self._waiting_chunks.append(Outbound(topic, data))
+        except ObjectMissingError as error:
+            log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
+
+    def _on_retrain_status(self, _: Address, inbound: Inbound) -> None:
+        status = decode(Kind.RETRAIN_STATUS, inbound.payload, inbound.user_properties).message
+        assert isinstance(status, RetrainStatus)
+        self._ledger.touch_request(status.request_id, heard_at=datetime.now(UTC))
+
+    def _on_retrain_result(self, _: Address, inbound: Inbound) -> None:
+        result = decode(Kind.RETRAIN_RESULT, inbound.payload, inbound.user_properties).message
+        assert isinstance(result, RetrainResult)
+        self._retraining.take_result(result, datetime.now(UTC))
+
+    def _publish_chunks(self) -> None:
+        """Publish what the window allows; a chunk that is lost is asked for again."""
+        while self._waiting_chunks:
+            try:
+                self._session.publish(self._waiting_chunks[0])
+            except WindowFullError:
+                return
+            except NotConnectedError:
+                self._waiting_chunks.clear()
+                return
+            except BrokerError as error:
+                log.error("chunk not published", reason=str(error))
+            self._waiting_chunks.popleft()
+
+    def _read_again(self, now: datetime) -> bool:
+        """Give slices their second reading; True when more may be waiting."""
+        if self._reader is None:
+            return False
+        waiting = self._ledger.slices_without("second", READINGS_A_STEP + len(self._unreadable))
+        due = [stored for stored in waiting if stored.slice_id not in self._unreadable][:READINGS_A_STEP]
+        for stored in due:
+            self._read_one(stored, self._reader, now)
+        return len(due) == READINGS_A_STEP
+
+    def _read_one(self, stored: StoredSlice, reader: SecondReader, now: datetime) -> None:
+        try:
+            second = reader.read(decode_image(self._store.get(stored.image_key)))
+        except (ImageError, NotFiniteError, ObjectMissingError, ObjectRefusedError) as error:
+            self._unreadable.add(stored.slice_id)
+            log.error("no second reading", slice_id=stored.slice_id, reason=str(error))
+            return
+        first = self._ledger.verdict_parts(stored.slice_id).first
+        found = compare(stored.slice_id, first, second, self._settings.disagreement)
+        if self._ledger.add_second_reading(stored.slice_id, second, found, now):
+            log.info("read again", slice_id=stored.slice_id, kind=found.kind if found else "agreement")
+        self._publish_verdict(stored.slice_id)
+
+    def _publish_reviews(self, now: datetime) -> None:
+        for label in self._ledger.labels_to_publish(VERDICTS_A_STEP):
+            if not self._publish_verdict(label.slice_id):
+                return
+            self._ledger.mark_published(label.id, now)
+
+    def _publish_verdict(self, slice_id: str) -> bool:
+        parts = self._ledger.verdict_parts(slice_id)
+        verdict = Verdict(
+            slice_id=slice_id,
+            first=parts.first,
+            second=parts.second,
+            disagreement=parts.disagreement,
+            review=parts.review,
+        )
+        return self._say(verdict, edge_topic(parts.site, parts.edge, Kind.VERDICT))
+
+    def _announce(self) -> None:
+        """Publish the latest release when it is not what was announced, whoever made it."""
+        latest = self._ledger.latest_release()
+        if latest is None or latest.version == self._announced_version:
+            return
+        try:
+            self._session.publish(_announcement(latest))
+        except BrokerError as error:
+            log.warning("release not announced yet", reason=str(error))
+        else:
+            self._announced_version = latest.version
+            log.info("release announced", version=latest.version, sha256=latest.sha256[:12])
+
+    def _birth(self) -> Sequence[Outbound]:
+        """Announce on every connection: a broker may have forgotten what it retained."""
+        self._announced_version = 0
+        try:
+            latest = self._ledger.latest_release()
+        except LedgerError:  # `_announce` does it as soon as the ledger is back
+            return []
+        if latest is None:
+            return []
+        self._announced_version = latest.version
+        return [_announcement(latest)]
+
+    def _say(self, message: Message, topic: str) -> bool:
+        assert topic.endswith(KIND_OF[type(message)])
+        context = EventContext(id=uuid.uuid4().hex, source=f"/workers/{self._settings.name}", time=datetime.now(UTC))
+        encoded = encode(message, context)
+        try:
+            self._session.publish(
+                Outbound(
+                    topic, encoded.payload, content_type=encoded.content_type, user_properties=encoded.user_properties
+                )
+            )
+        except BrokerError as error:
+            log.debug("not said", topic=topic, reason=str(error))
+            return False
+        return True
+
+
+def _announcement(release: Release) -> Outbound:
+    return Outbound(FLEET_DESIRED, release.envelope, retain=True, content_type="application/json")

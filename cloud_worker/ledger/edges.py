@@ -1,0 +1,37 @@
+"""What each edge last said of itself."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import or_, select, update
+
+from cloud_worker.ledger.database import Database, insert_once
+from cloud_worker.ledger.records import EdgeRecord
+from cloud_worker.ledger.tables import edges
+
+
+class EdgeRows(Database):
+    """The part of the ledger that remembers the fleet."""
+
+    def record_status(self, site: str, edge: str, status: Mapping[str, Any], at: datetime) -> bool:
+        """Remember an edge's status; return False when a newer one is known."""
+        return self._record(site, edge, "status", status, at)
+
+    def record_reported(self, site: str, edge: str, reported: Mapping[str, Any], at: datetime) -> bool:
+        """Remember what an edge reports of its model; return False when a newer report is known."""
+        return self._record(site, edge, "reported", reported, at)
+
+    def edges(self) -> list[EdgeRecord]:
+        """Return every edge that was heard of, by name."""
+        return [EdgeRecord(**row) for row in self.rows(select(edges).order_by(edges.c.site, edges.c.edge))]
+
+    def _record(
+        self, site: str, edge: str, what: Literal["status", "reported"], value: Mapping[str, Any], at: datetime
+    ) -> bool:
+        known_at = edges.c[f"{what}_at"]
+        newer = (edges.c.site == site) & (edges.c.edge == edge) & or_(known_at.is_(None), known_at <= at)
+        with self.write() as connection:
+            insert_once(connection, edges, {"site": site, "edge": edge})
+            change = update(edges).where(newer).values({what: dict(value), f"{what}_at": at})
+            return connection.execute(change).rowcount == 1

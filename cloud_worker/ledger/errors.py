@@ -1,0 +1,79 @@
+"""What can be wrong with the ledger; each error names the fault and carries the facts."""
+
+
+class LedgerError(Exception):
+    """Anything that the ledger raises."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The database cannot be reached, opened or written just now; what was asked for has not happened."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        """Remember the URL, which has no password in it, and the database's reason."""
+        super().__init__(
+            f"ledger {url}: {reason}; check that it runs, that its folder exists and that the disk has room"
+        )
+        self.url, self.reason = url, reason
+
+
+class LedgerTooNewError(LedgerError):
+    """The ledger was migrated by a newer sliceloop."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        """Remember the URL, which has no password in it, and what alembic said."""
+        super().__init__(f"ledger {url} is of a newer sliceloop: update this one ({reason})")
+        self.url, self.reason = url, reason
+
+
+class RefusedByLedgerError(LedgerError):
+    """The database will never take these values (too large, not text, ...): trying again does not help."""
+
+    def __init__(self, reason: str) -> None:
+        """Remember the database's reason."""
+        super().__init__(f"the ledger refuses the values: {reason}")
+        self.reason = reason
+
+
+class NaiveTimeError(LedgerError):
+    """A datetime without time zone; the ledger takes aware ones only."""
+
+    def __init__(self, value: object) -> None:
+        """Remember the value."""
+        super().__init__(f"{value} has no time zone: the ledger takes aware datetimes only")
+        self.value = value
+
+
+class UnknownSliceError(LedgerError):
+    """No slice has this id or begins like this."""
+
+    def __init__(self, slice_id: str) -> None:
+        """Remember what was asked for."""
+        super().__init__(f"no slice {slice_id!r} in the ledger")
+        self.slice_id = slice_id
+
+
+class AmbiguousSliceError(LedgerError):
+    """Several slices begin like this."""
+
+    def __init__(self, prefix: str) -> None:
+        """Remember what was asked for."""
+        super().__init__(f"several slices begin with {prefix!r}: give more of the id")
+        self.prefix = prefix
+
+
+class UnknownRequestError(LedgerError):
+    """No retrain request has this id."""
+
+    def __init__(self, request_id: str) -> None:
+        """Remember what was asked for."""
+        super().__init__(f"no retrain request {request_id!r} in the ledger")
+        self.request_id = request_id
+
+
+class VersionTakenError(LedgerError):
+    """A release of this version exists; versions only grow."""
+
+    def __init__(self, version: int) -> None:
+        """Remember the version."""
+        super().__init__(f"version {version} is released already: take the next version")
+        self.version = version

@@ -1,0 +1,298 @@
+"""Carry a retraining through: request, candidate, gate, release; after a crash each step is found in the ledger."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from securesystemslib.signer import CryptoSigner
+
+from cloud_worker.gate import GateVerdict, HeldBack, judge
+from cloud_worker.ledger import Candidate, LabelledSlice, Ledger, StoredRequest
+from cloud_worker.ledger import Release as StoredRelease
+from cloud_worker.object_store import ObjectMissingError, ObjectStore, dataset_key, image_key, model_key, upload_key
+from cloud_worker.release import Releasable, Release, make_release
+from cloud_worker.retrain import RetrainFacts, Side, count_patients, decide, side_of
+from cloud_worker.settings import WorkerSettings
+from protocol.errors import HashMismatchError
+from protocol.labels import LABELS
+from protocol.manifest import MODEL_FILE, sha256_of
+from protocol.messages import Dataset, DatasetSlice, RetrainRequest, RetrainResult
+from training.bundle import CHECKPOINT_FILE, REPORT_FILE
+from training.model.decode import ImageError, decode_image
+from training.model.reader import Calibration, OnnxReader, UnreadableNetworkError
+
+log = structlog.get_logger()
+
+UPLOADS = (MODEL_FILE, CHECKPOINT_FILE, REPORT_FILE)
+MAX_HELD_BACK_SLICES = 5_000
+READ_BATCH = 32
+"""Held-back slices that a network reads at once: a SqueezeNet takes some 10 MB of memory for each."""
+
+
+class Retraining:
+    """The retraining half of the desk; `step` returns what is to be published."""
+
+    def __init__(
+        self, settings: WorkerSettings, store: ObjectStore, ledger: Ledger, signer: CryptoSigner | None
+    ) -> None:
+        """Remember where things are kept, and with what releases are signed."""
+        self._settings, self._store, self._ledger, self._signer = settings, store, ledger, signer
+        self._told = ""
+
+    def step(self, now: datetime) -> Sequence[RetrainRequest]:
+        """Judge candidates, ask again where a trainer fell silent, and ask anew where it is due."""
+        for candidate in self._ledger.pending_candidates():
+            self._judge(candidate, now)
+        for candidate in self._ledger.accepted_unreleased():
+            self._release(candidate, now)
+        return [*self._silent(now), *self._due(now)]
+
+    def take_result(self, result: RetrainResult, now: datetime) -> None:
+        """Record what a trainer said; a result that nobody asked for, or that came before, changes nothing."""
+        if result.request_id not in {request.request_id for request in self._ledger.requests_open()}:
+            log.info("result ignored", request_id=result.request_id, reason="no such request is open")
+            return
+        if result.outcome == "failed":
+            log.error("retraining failed", request_id=result.request_id, reason=result.reason)
+            self._ledger.close_request(result.request_id, "failed", now)
+            return
+        self._ledger.add_candidate(result, now)
+        log.info("candidate received", request_id=result.request_id, architecture=result.architecture)
+
+    def _silent(self, now: datetime) -> list[RetrainRequest]:
+        limit = timedelta(seconds=self._settings.retrain.silence_s)
+        silent = [request for request in self._ledger.requests_open() if now - _last_sign(request) > limit]
+        return [message for request in silent if (message := self._refreshed(request, now)) is not None]
+
+    def _refreshed(self, request: StoredRequest, now: datetime) -> RetrainRequest | None:
+        """Return a request whose URLs hold for a while, its data set's too; None, and closed, when that is gone."""
+        message = request.message
+        try:
+            dataset = Dataset.model_validate_json(self._store.get(dataset_key(message.dataset_sha256)))
+            base = next(stored for stored in self._ledger.releases() if stored.version == message.base_version)
+        except (ObjectMissingError, ValidationError, StopIteration) as error:
+            log.error("request given up", request_id=request.request_id, reason=str(error))
+            self._ledger.close_request(request.request_id, "failed", now)
+            return None
+        if now - dataset.created_at < self._store.presign_expiry / 2:
+            return message
+        slices = tuple(
+            entry.model_copy(update={"url": self._store.presign_get(image_key(entry.image_sha256))})
+            for entry in dataset.slices
+        )
+        dataset_sha256 = self._put_dataset(dataset.model_copy(update={"created_at": now, "slices": slices}))
+        message = message.model_copy(update=self._urls(message.request_id, base, dataset_sha256))
+        self._ledger.touch_request(request.request_id, message=message)
+        log.info("request renewed", request_id=request.request_id, reason="its URLs were about to expire")
+        return message
+
+    def _due(self, now: datetime) -> list[RetrainRequest]:
+        latest = self._ledger.latest_release()
+        new_labels = self._ledger.new_labels()
+        enough = new_labels >= self._settings.retrain.min_new_labels
+        labelled = self._ledger.labelled_slices() if enough else []  # the policy looks at patients last
+        decision = decide(
+            RetrainFacts(
+                now=now,
+                has_release=latest is not None,
+                new_labels=new_labels,
+                patients=count_patients(((s.patient_key, s.label) for s in labelled), self._settings.retrain),
+                last_request_at=self._ledger.last_request_at(),
+                open_requests=len(self._ledger.requests_open()),
+            ),
+            self._settings.retrain,
+        )
+        self._ledger.record_decision(now, decision.fire, decision.reason, new_labels)
+        if not decision.fire or latest is None:
+            return []
+        request = self._request(decision.reason, latest, labelled, now)
+        if request is None:
+            return []
+        log.info("retraining requested", request_id=request.request_id, reason=decision.reason)
+        return [request]
+
+    def _request(
+        self, reason: str, latest: StoredRelease, labelled: Sequence[LabelledSlice], now: datetime
+    ) -> RetrainRequest | None:
+        """Enter a request in the ledger; None when another worker was quicker."""
+        sha256, request_id = self._put_dataset(self._dataset(labelled, now)), uuid.uuid4().hex
+        request = RetrainRequest.model_validate(
+            {
+                "request_id": request_id,
+                "reason": reason,
+                "requested_at": now,
+                "architecture": latest.architecture,
+                "base_version": latest.version,
+                "base_checkpoint_sha256": latest.checkpoint_sha256,
+                "seed": self._settings.retrain.seed,
+                **self._urls(request_id, latest, sha256),
+            }
+        )
+        labels_used = max(stored.label_id for stored in labelled)
+        opened = self._ledger.open_request(request, dataset_key=dataset_key(sha256), labels_used=labels_used)
+        return request if opened else None
+
+    def _urls(self, request_id: str, base: StoredRelease, dataset_sha256: str) -> dict[str, Any]:
+        return {
+            "base_checkpoint_url": self._store.presign_get(base.checkpoint_key),
+            "dataset_url": self._store.presign_get(dataset_key(dataset_sha256)),
+            "dataset_sha256": dataset_sha256,
+            "upload_urls": {name: self._store.presign_put(upload_key(request_id, name)) for name in UPLOADS},
+        }
+
+    def _put_dataset(self, dataset: Dataset) -> str:
+        data = dataset.model_dump_json().encode()
+        sha256 = sha256_of(data)
+        self._store.put(dataset_key(sha256), data, "application/json")
+        return sha256
+
+    def _dataset(self, labelled: Sequence[LabelledSlice], now: datetime) -> Dataset:
+        sides = {Side.TRAIN: "train", Side.VAL: "val"}
+        return Dataset(
+            created_at=now,
+            slices=tuple(
+                DatasetSlice.model_validate(
+                    {
+                        "image_sha256": stored.image_sha256,
+                        "url": self._store.presign_get(stored.image_key),
+                        "label": stored.label,
+                        "patient_key": stored.patient_key,
+                        "source": stored.source,
+                        "split": sides[side],
+                    }
+                )
+                for stored in labelled
+                if (side := side_of(stored.patient_key, self._settings.retrain)) in sides
+            ),
+        )
+
+    def _judge(self, candidate: Candidate, now: datetime) -> None:
+        """Decide on a candidate; the decision is in the ledger before anything is released."""
+        incumbent = self._ledger.latest_release()
+        assert incumbent is not None, "a request is only made where there is a release"
+        try:
+            uploads = {name: self._uploaded(candidate, name) for name in UPLOADS}
+            verdict = self._gate(incumbent, uploads[MODEL_FILE])
+        except (ObjectMissingError, HashMismatchError, UnreadableNetworkError, ImageError) as error:
+            self._ledger.decide_candidate(candidate.request_id, "refused", f"{type(error).__name__}: {error}", {}, now)
+            log.error("candidate refused", request_id=candidate.request_id, reason=str(error))
+            return
+        word: Literal["accepted", "refused"] = "accepted" if verdict.accepted else "refused"
+        if verdict.accepted:  # what was judged is kept by its hash: a trainer may still write to its upload URLs
+            for name in (MODEL_FILE, CHECKPOINT_FILE):
+                key = model_key(sha256_of(uploads[name]), name)
+                self._store.put(key, uploads[name], "application/octet-stream")
+        reason = "; ".join(verdict.reasons)
+        self._ledger.decide_candidate(candidate.request_id, word, reason, verdict.model_dump(mode="json"), now)
+        log.info("candidate judged", request_id=candidate.request_id, verdict=word, reason=reason)
+
+    def _release(self, candidate: Candidate, now: datetime) -> None:
+        if self._signer is None:
+            self._tell_once("a candidate waits: set worker.release.signing_key_file")
+            return
+        network = Releasable(
+            model=self._judged(candidate, MODEL_FILE),
+            architecture=candidate.architecture,
+            temperature=candidate.temperature,
+            training_data_sha256=candidate.training_data_sha256,
+            split_sha256=candidate.split_sha256,
+            metrics={"gate": candidate.gate},
+        )
+        release = make_release(network, self._ledger.next_version(), self._settings.release, self._signer, now)
+        checkpoint = self._judged(candidate, CHECKPOINT_FILE)
+        store_release(self._store, self._ledger, release, checkpoint, candidate.gate or {}, candidate.request_id)
+        log.info("candidate released", request_id=candidate.request_id, version=release.manifest.version)
+
+    def _tell_once(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            log.error(text)
+
+    def _uploaded(self, candidate: Candidate, name: str) -> bytes:
+        described = candidate.files.get(name)
+        if described is None:
+            raise HashMismatchError(f"the trainer named no {name}")
+        data = self._store.get(upload_key(candidate.request_id, name))
+        if sha256_of(data) != described.sha256:
+            raise HashMismatchError(f"{name} in the object store is not what the trainer said it uploaded")
+        return data
+
+    def _judged(self, candidate: Candidate, name: str) -> bytes:
+        return self._store.get(model_key(candidate.files[name].sha256, name))
+
+    def _gate(self, incumbent: StoredRelease, candidate_model: bytes) -> GateVerdict:
+        held_back = self._held_back()
+        if not len(held_back.labels):
+            nothing = np.zeros((0, len(LABELS)), np.float32)
+            return judge(nothing, nothing, held_back, self._settings.gate)
+        theirs = self._logits(self._store.get(incumbent.files[MODEL_FILE]), held_back.pixels)
+        ours = self._logits(candidate_model, held_back.pixels)
+        return judge(theirs, ours, held_back, self._settings.gate)
+
+    def _logits(self, model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        reader = OnnxReader(model, Calibration(), threads=self._settings.threads)
+        try:
+            batches = [reader.logits(pixels[at : at + READ_BATCH]) for at in range(0, len(pixels), READ_BATCH)]
+            return np.concatenate(batches).reshape(len(pixels), len(LABELS))
+        except Exception as error:  # onnxruntime's error classes share no public base
+            raise UnreadableNetworkError(f"the network fails on a slice: {str(error)[:200]}") from error
+
+    def _held_back(self) -> HeldBack:
+        chosen = [
+            stored
+            for stored in self._ledger.labelled_slices()
+            if side_of(stored.patient_key, self._settings.retrain) is Side.HELD_BACK
+        ][-MAX_HELD_BACK_SLICES:]
+        frames = [decode_image(self._store.get(stored.image_key)) for stored in chosen]
+        return HeldBack(
+            np.array(frames, np.uint8),
+            np.array([LABELS.index(stored.label) for stored in chosen], np.int64),
+            [stored.patient_key for stored in chosen],
+            [stored.source for stored in chosen],
+        )
+
+
+def _last_sign(request: StoredRequest) -> datetime:
+    """Return when a request was last published, or its trainer last heard; a request never published is long silent."""
+    if request.last_published_at is None:
+        return datetime.min.replace(tzinfo=UTC)
+    return max(request.last_published_at, request.last_heard_at or request.last_published_at)
+
+
+def store_release(
+    store: ObjectStore,
+    ledger: Ledger,
+    release: Release,
+    checkpoint: bytes,
+    gate: Mapping[str, Any],
+    request_id: str | None = None,
+) -> None:
+    """Put a release's files into the object store, then enter it in the ledger; the desk announces what is there."""
+    keys = {}
+    manifest = release.manifest
+    for name, data in release.files.items():
+        keys[name] = model_key(manifest.files[name].sha256, name)
+        store.put(keys[name], data, "application/octet-stream")
+    checkpoint_sha256 = sha256_of(checkpoint)
+    checkpoint_key = model_key(checkpoint_sha256, CHECKPOINT_FILE)
+    store.put(checkpoint_key, checkpoint, "application/octet-stream")
+    ledger.add_release(
+        StoredRelease(
+            version=manifest.version,
+            name=manifest.name,
+            sha256=manifest.model_ref.sha256,
+            architecture=manifest.architecture,
+            released_at=manifest.created_at,
+            envelope=release.envelope,
+            files=keys,
+            checkpoint_key=checkpoint_key,
+            checkpoint_sha256=checkpoint_sha256,
+            request_id=request_id,
+            gate=gate,
+        )
+    )

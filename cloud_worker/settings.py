@@ -1,0 +1,94 @@
+"""Everything about a worker that an engineer chooses; units stand in the names."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protocol.messages import ShortText
+
+
+class DisagreementSettings(BaseModel):
+    """When two readings need a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    confidence_gap: float = Field(default=0.4, gt=0, le=1)
+    """Readers that agree on the label but differ by this much in its probability are looked at."""
+    audit_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the agreed slices that are drawn for review, so that labels are not only of what went wrong."""
+
+
+class RetrainSettings(BaseModel):
+    """When to ask for a retraining, and of what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    min_new_labels: int = Field(default=20, ge=1)
+    """Labels since the last request that make a retraining worthwhile."""
+    min_patients_per_class: int = Field(default=2, ge=1)
+    """Labelled patients of each class that must stand among those to learn from and among those held back."""
+    cooldown_s: float = Field(default=3600, ge=0)
+    """Least time between two requests."""
+    silence_s: float = Field(default=60, gt=0)
+    """A request whose trainer says nothing for so long is published again."""
+    held_back_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the patients that no training sees; the gate judges on them."""
+    val_share: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the patients on which a training chooses its best epoch."""
+    seed: int = Field(default=0, ge=0)
+    """Decides who is held back: never change it once labels are there."""
+
+
+class GateSettings(BaseModel):
+    """What a candidate must show on held-back patients before it may be released."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    min_held_back_patients: int = Field(default=6, ge=1)
+    """With fewer the gate refuses."""
+    max_class_drop: float = Field(default=0.02, ge=0, lt=1)
+    """By how much a class's one-vs-rest balanced accuracy may lie below the incumbent's."""
+
+
+class ReleaseSettings(BaseModel):
+    """How releases are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    signing_key_file: Path | None = None
+    """PKCS8 PEM as `sliceloop keys new` writes it; without one this worker releases nothing."""
+    name: ShortText = "sliceloop-edge"
+    """How readings name the released network."""
+    uncertain_below: float = Field(default=0.5, ge=0, le=1)
+    """A reading whose largest probability is below is called uncertain."""
+    golden_tolerance: float = Field(default=0.05, gt=0)
+    """In logits; execution providers differ by less, a wrong network by far more."""
+    valid_days: float = Field(default=90, gt=0)
+    """After this time an edge does not take the release any more; one that runs it goes on."""
+
+
+class WorkerSettings(BaseModel):
+    """One worker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(default="worker-1", pattern=r"^[a-z0-9-]{1,32}$")
+    """Unique among the workers."""
+    ledger_url: str = "sqlite:///sliceloop-ledger.sqlite"
+    """SQLAlchemy URL; SQLite, or PostgreSQL with the extra `postgresql`."""
+    second_reader_dir: Path | None = None
+    """A folder as `sliceloop train` writes it; without one no slice gets a second reading."""
+    second_reader_name: ShortText = "second-reader"
+    """How its readings are signed."""
+    decides: bool = True
+    """One of N workers requests retrainings, gates and releases; the others only store and read."""
+    poll_s: float = Field(default=0.5, gt=0)
+    """How often the ledger is looked at for labels, requests and releases."""
+    store_retry_s: float = Field(default=2.0, gt=0)
+    """Wait between two tries while object store or ledger are away."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the second reader and of the gate."""
+    disagreement: DisagreementSettings = DisagreementSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
+    release: ReleaseSettings = ReleaseSettings()

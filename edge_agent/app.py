@@ -1,0 +1,199 @@
+"""The edge agent: one loop that captures and reads, one thread that talks to the cloud."""
+
+import secrets
+import threading
+import time
+import uuid
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+from securesystemslib.signer import SSlibKey
+
+from broker.settings import BrokerSettings
+from broker.supervised import SupervisedThread
+from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, Source, SourceError
+from edge_agent.capture.replay import ReplaySource
+from edge_agent.link import Link
+from edge_agent.model_slot import ModelSlot, write_durably
+from edge_agent.outbox import Outbox, OutboxError
+from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
+from edge_agent.settings import EdgeSettings
+from protocol.signing import TrustedKeys, load_public_key
+from protocol.topics import check_edge_ids
+from training.model.decode import ImageError
+from training.model.preprocess import BlankFrameError
+
+log = structlog.get_logger()
+
+IDLE_S = 0.02
+"""Wait between two looks at the source when nothing is due."""
+MAX_FAILURES = 3
+"""So often is a slice tried on which the network fails."""
+RETRY_S = 1.0
+"""Wait after something stood in the way: a missing folder, a full outbox, no model."""
+ENVELOPE_BYTES = 4096
+"""Room that topic and user properties take besides an original's bytes."""
+
+
+class EdgeSetupError(RuntimeError):
+    """The agent cannot start; the message says which setting to mend."""
+
+
+def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Event) -> None:
+    """Run one edge agent until the stop; raises `EdgeSetupError` or `OutboxError` when it cannot start."""
+    check_edge_ids(settings.site, settings.edge)
+    trusted = load_trusted_keys(settings.trusted_keys_dir, settings.trusted_threshold)
+    identity = EdgeIdentity(settings.site, settings.edge, uuid.uuid4().hex, load_patient_secret(settings))
+    slot = ModelSlot(settings.data_dir / "models", trusted, threads=settings.threads)
+    slot.load_active()
+    with ExitStack() as stack:
+        outbox = stack.enter_context(
+            Outbox(
+                settings.data_dir / "outbox.sqlite",
+                max_rows=settings.max_outbox_rows,
+                max_bytes=settings.max_outbox_bytes,
+            )
+        )
+        link = Link(settings, broker, identity, outbox, slot, f"sliceloop {version('sliceloop')}")
+        source = ReplaySource(settings.replay, outbox.is_captured, max_file_bytes=settings.max_file_bytes)
+        originals = OriginalsPolicy(
+            settings.send_originals, settings.send_dicom_originals, broker.max_payload_bytes - ENVELOPE_BYTES
+        )
+        log.info("edge started", site=settings.site, edge=settings.edge, waiting=outbox.depth())
+        stack.enter_context(SupervisedThread("edge-link", lambda: link.run(stop, time.monotonic), stop))
+        ReadingLoop(source, slot, outbox, link, identity, originals).run(stop)
+    log.info("edge stopped")
+
+
+class ReadingLoop:
+    """Takes one frame after another from the source to the outbox; what stands in the way is said, and waited out."""
+
+    def __init__(
+        self,
+        source: Source,
+        slot: ModelSlot,
+        outbox: Outbox,
+        link: Link,
+        identity: EdgeIdentity,
+        originals: OriginalsPolicy,
+    ) -> None:
+        """Remember the parts."""
+        self._source, self._slot, self._outbox, self._link = source, slot, outbox, link
+        self._identity, self._originals = identity, originals
+        self._failures = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until the stop."""
+        problem = ""
+        while not stop.is_set():
+            said, problem = problem, self.step(time.monotonic())
+            self._link.problem(problem)
+            if problem and problem != said:
+                log.warning("not reading", reason=problem)
+            stop.wait(RETRY_S if problem else IDLE_S)
+
+    def step(self, now_s: float) -> str:
+        """Read the frame that is due, if any; return what stands in the way, or nothing."""
+        if self._slot.current is None:
+            return "no model yet: waiting for a signed release on the model-update topic"
+        try:
+            frame = self._source.step(now_s)
+            if frame is not None:
+                self._read(frame, now_s)
+        except FrameRefusedError as error:
+            return self._refuse(error.key, error.reason, now_s)
+        except (SourceError, OutboxError) as error:
+            return str(error)
+        except OSError as error:  # its own words name the file, which may be a patient's
+            return f"the source cannot be read ({error.strerror}); check the folder's rights"
+        return ""
+
+    def _read(self, frame: CapturedFrame, now_s: float) -> None:
+        model = self._slot.current
+        if model is None:  # rolled back a moment ago, with nothing to return to
+            return
+        sequence = self._outbox.last_sequence() + 1
+        try:
+            read = read_slice(frame, model, self._identity, sequence, self._originals)
+        except (ImageError, BlankFrameError) as error:
+            self._refuse(frame.key, str(error), now_s)
+            return
+        except Exception as error:  # noqa: BLE001  onnxruntime's error classes share no public base
+            self._failed_on(frame, model.manifest.version, error, now_s)
+            return
+        self._failures = 0
+        self._outbox.add(frame.key, read.slice_id, read.sequence, read.messages)
+        self._source.taken(frame.key, now_s)
+        self._link.leave(read.diagnosis)
+        self._link.updater.slice_was_read(model.manifest.version)
+        _log_reading(read)
+
+    def _failed_on(self, frame: CapturedFrame, version: int, error: Exception, now_s: float) -> None:
+        """Try a slice on which the network fails again, since another may have been swapped in; but not for ever."""
+        self._failures += 1
+        self._link.updater.slice_was_read(version, fault=f"{type(error).__name__}: {error}")
+        log.error("reading failed", model=version, failures=self._failures, reason=f"{type(error).__name__}: {error}")
+        if self._failures >= MAX_FAILURES:
+            self._failures = 0
+            self._refuse(frame.key, f"the network of release {version} fails on it ({error})", now_s)
+            return
+        raise SourceError("the network failed on a slice; it is read again") from error
+
+    def _refuse(self, key: str, reason: str, now_s: float) -> str:
+        try:
+            self._outbox.refuse(key, reason)
+        except OutboxError as error:
+            return str(error)
+        self._source.taken(key, now_s)
+        # no file name here: it may be a patient's
+        log.warning("frame refused", reason=reason, next="`sliceloop refused` lists it on this box")
+        return ""
+
+
+def load_trusted_keys(folder: Path, threshold: int) -> TrustedKeys:
+    """Read the public keys (*.pub.json) whose signatures count; raises `EdgeSetupError` when there are too few."""
+    keys = tuple(_public_key(path) for path in sorted(folder.glob("*.pub.json")))
+    if len(keys) < threshold:
+        raise EdgeSetupError(
+            f"{folder} holds {len(keys)} public keys, {threshold} are needed: copy the *.pub.json files there "
+            "that `sliceloop keys new` made"
+        )
+    return TrustedKeys(keys, threshold)
+
+
+def _public_key(path: Path) -> SSlibKey:
+    try:
+        return load_public_key(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EdgeSetupError(f"{path} cannot be used ({error}); copy it again, or remove it") from error
+
+
+def load_patient_secret(settings: EdgeSettings) -> bytes:
+    """Read the site's secret, or make one in the data folder; raises `EdgeSetupError` when a given file is missing."""
+    path = settings.patient_secret_file or settings.data_dir / "patient-secret"
+    try:
+        secret = path.read_bytes().strip()
+    except FileNotFoundError:
+        if settings.patient_secret_file is not None:
+            raise EdgeSetupError(f"{path} does not exist; copy the site's secret there (32 random bytes)") from None
+        secret = secrets.token_hex(32).encode()
+        write_durably(path, secret, mode=0o600)
+        log.warning("patient secret made", path=str(path), next="copy it to the site's other edges, and keep a copy")
+    if len(secret) < 16:
+        raise EdgeSetupError(f"{path} holds {len(secret)} bytes; a secret has at least 16")
+    return secret
+
+
+def _log_reading(read: ReadSlice) -> None:
+    reading = read.diagnosis.reading
+    log.info(
+        "slice read",
+        slice_id=read.slice_id,
+        sequence=read.sequence,
+        label="Uncertain" if reading.uncertain else str(reading.label),
+        confidence=round(reading.confidence, 3),
+        model=reading.model.version,
+        latency_ms=round(reading.latency_ms, 1),
+    )

@@ -1,0 +1,182 @@
+"""The edge's half of the conversation with the cloud: publish, hear receipts and releases, keep the status current."""
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.messages import Inbound, Outbound
+from broker.session import Session
+from broker.settings import BrokerSettings
+from edge_agent.model_slot import ModelSlot
+from edge_agent.outbox import Outbox, OutboxError
+from edge_agent.publisher import Publisher
+from edge_agent.reading import EdgeIdentity
+from edge_agent.settings import EdgeSettings
+from edge_agent.updater import Updater
+from protocol.codec import EventContext, decode, encode
+from protocol.errors import ProtocolError
+from protocol.messages import KIND_OF, ChunkRequest, Diagnosis, Message, ModelReported, Receipt, Status
+from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, edge_topic, parse
+
+log = structlog.get_logger()
+
+LOOP_S = 0.02
+"""The longest wait for a message before publishing and updating get their turn again."""
+MAX_WAITING_DIAGNOSES = 100
+
+
+class Link:
+    """Runs in a thread of its own; the reading thread only leaves diagnoses and problems with it."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        broker: BrokerSettings,
+        identity: EdgeIdentity,
+        outbox: Outbox,
+        slot: ModelSlot,
+        software: str,
+    ) -> None:
+        """Wire session, publisher and updater; nothing is connected before `run`."""
+        self._settings, self._identity, self._outbox, self._slot = settings, identity, outbox, slot
+        self._software = software
+        self._heard: dict[Kind, Callable[[Inbound, str], None]] = {
+            Kind.RECEIPT: self._on_receipt,
+            Kind.MODEL_DESIRED: self._on_desired,
+            Kind.MODEL_CHUNK: self._on_chunk,
+        }
+        self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
+        self._problem = ""
+        self._next_heartbeat_s = 0.0
+        self.session = Session(
+            broker,
+            f"edge-{identity.site}-{identity.edge}",
+            will=self._outbound(self._status("lost"), retain=True),
+            subscriptions=[
+                self._topic(Kind.RECEIPT),
+                self._topic(Kind.MODEL_DESIRED),
+                chunk_filter(identity.site, identity.edge),
+                FLEET_DESIRED,
+            ],
+            # so that every connection brings the retained release: rumqttd sends it to new subscriptions alone, and an
+            # edge that died in a download has to hear of it again; what is missed besides is said again
+            clean_start=True,
+            birth=self._birth,
+        )
+        self._publisher = Publisher(
+            outbox,
+            self.session,
+            site=identity.site,
+            edge=identity.edge,
+            window=broker.max_inflight,
+            receipt_timeout_s=settings.receipt_timeout_s,
+        )
+        self.updater = Updater(
+            slot,
+            probation_slices=settings.probation_slices,
+            chunk_timeout_s=settings.chunk_timeout_s,
+            report=self._say_reported,
+            request=self._say_wanted,
+        )
+
+    def leave(self, diagnosis: Diagnosis) -> None:
+        """Take a diagnosis for the live view; the oldest is dropped when the broker is away."""
+        self._diagnoses.append(diagnosis)
+
+    def problem(self, text: str) -> None:
+        """Take what stands in the way of reading now (empty: nothing); the next status says it."""
+        if text != self._problem:
+            self._problem = text
+            self._next_heartbeat_s = 0.0
+
+    def run(self, stop: threading.Event, now_s: Callable[[], float]) -> None:
+        """Keep the conversation going until the stop; then say so, and let the broker have the last messages."""
+        with self.session:
+            while not stop.is_set():
+                self.step(now_s())
+            self._say(self._status("stopped"), retain=True)
+
+    def step(self, now_s: float) -> None:
+        """Do one round: hear, publish, update, and beat."""
+        inbound = self.session.receive(LOOP_S)
+        while inbound is not None:
+            self._hear(inbound)
+            inbound = self.session.receive(0)
+        self.updater.step(now_s)
+        while self._diagnoses and self.session.connected:
+            self._say(self._diagnoses.popleft(), qos=0)
+        try:
+            self._publisher.step(now_s)
+            if now_s >= self._next_heartbeat_s:
+                self._next_heartbeat_s = now_s + self._settings.heartbeat_s
+                self._say(self._status("online"), retain=True)
+        except OutboxError as error:
+            self.problem(str(error))
+
+    def _hear(self, inbound: Inbound) -> None:
+        try:
+            address = parse(inbound.topic)
+            self._heard[address.kind](inbound, address.sha256)
+        except (ProtocolError, KeyError) as error:
+            log.warning("message refused", topic=inbound.topic, reason=str(error))
+        except OutboxError as error:
+            self.problem(str(error))
+        self.session.ack(inbound)
+
+    def _on_receipt(self, inbound: Inbound, _: str) -> None:
+        receipt = decode(Kind.RECEIPT, inbound.payload, inbound.user_properties).message
+        assert isinstance(receipt, Receipt)
+        self._publisher.receipt(receipt.message_ids)
+
+    def _on_desired(self, inbound: Inbound, _: str) -> None:
+        if inbound.payload:  # an empty retained message only clears the topic
+            self.updater.offer(inbound.payload, datetime.now(UTC))
+
+    def _on_chunk(self, inbound: Inbound, sha256: str) -> None:
+        self.updater.chunk(sha256, inbound.payload)
+
+    def _birth(self) -> Sequence[Outbound]:
+        return [
+            self._outbound(self._status("online"), retain=True),
+            self._outbound(self.updater.reported, retain=True),
+        ]
+
+    def _say_reported(self, reported: ModelReported) -> None:
+        self._say(reported, retain=True)
+
+    def _say_wanted(self, wanted: ChunkRequest) -> None:
+        self._say(wanted)
+
+    def _say(self, message: Message, *, qos: int = 1, retain: bool = False) -> None:
+        try:
+            self.session.publish(self._outbound(message, qos=qos, retain=retain))
+        except BrokerError as error:  # all of these are said again: at the next beat, connection or request
+            log.debug("not said", type=type(message).__name__, reason=str(error))
+
+    def _outbound(self, message: Message, *, qos: int = 1, retain: bool = False) -> Outbound:
+        kind = KIND_OF[type(message)]
+        context = EventContext(id=uuid.uuid4().hex, source=self._identity.source, time=datetime.now(UTC))
+        encoded = encode(message, context)
+        return Outbound(self._topic(kind), encoded.payload, qos, retain, encoded.content_type, encoded.user_properties)
+
+    def _status(self, state: str) -> Status:
+        return Status.model_validate(
+            {
+                "state": state,
+                "boot_id": self._identity.boot_id,
+                "at": datetime.now(UTC),
+                "software": self._software,
+                "model": self._slot.running,
+                "outbox_depth": self._outbox.depth(),
+                "last_sequence": self._outbox.last_sequence(),
+                "problem": self._problem[:2000],
+            }
+        )
+
+    def _topic(self, kind: Kind) -> str:
+        return edge_topic(self._identity.site, self._identity.edge, kind)

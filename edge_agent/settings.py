@@ -1,0 +1,62 @@
+"""Everything about an edge agent that a site chooses; units stand in the names."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protocol.topics import TopicId
+
+KIB = 1024
+
+
+class ReplaySettings(BaseModel):
+    """The `replay` source: a folder of PNG, JPEG or DICOM files, read in the order of their names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    folder: Path
+    """Searched with its subfolders; a labels.csv in it (file, patient_id, source) tells whose each file is."""
+    interval_s: float = Field(default=1.0, ge=0)
+    """Time between two slices."""
+    follow: bool = True
+    """Go on watching the folder for new files after the last one."""
+
+
+class EdgeSettings(BaseModel):
+    """One edge box; its outbox, models and secrets live in `data_dir`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    site: TopicId
+    """Part of every topic, `[a-z0-9-]{1,32}`; not `cloud` or `fleet`."""
+    edge: TopicId
+    """Part of every topic, `[a-z0-9-]{1,32}`; unique within the site."""
+    data_dir: Path
+    """Outbox, models and secrets; must survive a restart."""
+    replay: ReplaySettings
+    trusted_keys_dir: Path
+    """Holds the *.pub.json files of those who may sign releases."""
+    trusted_threshold: int = Field(default=1, ge=1)
+    """How many different trusted keys must have signed a release."""
+    patient_secret_file: Path | None = None
+    """Shared by the edges of a site, so that they give a patient the same key; made in `data_dir` when not given."""
+    send_originals: bool = True
+    """Send the captured file too, besides the cropped slice."""
+    send_dicom_originals: bool = False
+    """DICOM files carry patient data; by default only the slice leaves the edge."""
+    max_outbox_rows: int = Field(default=10_000, ge=1)
+    """Bound of the outbox; beyond it no new slice is taken until receipts come."""
+    max_outbox_bytes: int = Field(default=2 * KIB * KIB * KIB, ge=1)
+    """Bound of the outbox in bytes of messages."""
+    max_file_bytes: int = Field(default=64 * KIB * KIB, ge=1)
+    """A larger file is refused unread."""
+    receipt_timeout_s: float = Field(default=15.0, gt=0)
+    """Without a receipt after this time a message is published again."""
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    """How often the status is said when nothing changes."""
+    probation_slices: int = Field(default=5, ge=1)
+    """Slices that a new model must read without a fault before it is reported as active."""
+    chunk_timeout_s: float = Field(default=5.0, gt=0)
+    """A chunk of a release that did not come by then is asked for again."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the network; one is fastest on a busy box."""

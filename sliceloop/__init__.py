@@ -1,0 +1,1 @@
+"""The one command, and the demo that runs everything on one machine."""

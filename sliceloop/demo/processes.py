@@ -1,0 +1,116 @@
+"""Real processes with logs of their own: start, kill, start again, stop in the reverse order."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+STOP_TIMEOUT_S = 15.0
+
+
+class ProcessFailedError(RuntimeError):
+    """A process of the demo ended although it should run (or ended badly); the message shows the end of its log."""
+
+
+@dataclass
+class ManagedProcess:
+    """One process: how to start it, where its log is, and its present life."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    env: Mapping[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it is alive."""
+        return self.process is not None and self.process.poll() is None
+
+    def last_words(self, lines: int = 5) -> str:
+        """Return the end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+class Processes:
+    """The processes of one demo, by name; leaving stops them all, the last started first."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        """Remember where logs go, and what is added to the environment of every process."""
+        self._folder = folder
+        self._env = {**os.environ, **(env or {})}
+        self._managed: dict[str, ManagedProcess] = {}
+
+    def __enter__(self) -> Self:
+        """Make the folder for logs."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        for managed in reversed(self._managed.values()):
+            self._stop(managed)
+
+    def add_env(self, env: Mapping[str, str]) -> None:
+        """Add to the environment of processes that are started from now on."""
+        self._env.update(env)
+
+    def start(self, name: str, arguments: Sequence[str]) -> ManagedProcess:
+        """Start `python -m ARGUMENTS` under a name."""
+        command = [sys.executable, "-m", *arguments]
+        self._managed[name] = ManagedProcess(name, command, self._folder / f"{name}.log", dict(self._env))
+        self._launch(self._managed[name])
+        return self._managed[name]
+
+    def wait_for_end(self, name: str, timeout_s: float) -> None:
+        """Wait for a process that ends by itself; raises `ProcessFailedError` unless it ends well."""
+        managed = self._managed.pop(name)
+        assert managed.process is not None
+        code = managed.process.wait(timeout_s)
+        if code != 0:
+            raise ProcessFailedError(f"{name} ended with exit code {code}:\n{managed.last_words()}")
+
+    def kill(self, name: str) -> None:
+        """End a process as a power cut would (SIGKILL)."""
+        managed = self._managed[name]
+        assert managed.process is not None
+        managed.process.kill()
+        managed.process.wait(STOP_TIMEOUT_S)
+
+    def restart(self, name: str) -> None:
+        """Start a killed process again with the same command and log."""
+        self._launch(self._managed[name])
+
+    def check(self) -> None:
+        """Raise `ProcessFailedError` when a process ended that should run."""
+        for managed in self._managed.values():
+            if not managed.running:
+                raise ProcessFailedError(f"{managed.name} ended unexpectedly:\n{managed.last_words()}")
+
+    def _launch(self, managed: ManagedProcess) -> None:
+        with managed.log.open("ab") as log:
+            managed.process = _popen(managed, log)
+
+    def _stop(self, managed: ManagedProcess) -> None:
+        if managed.process is None or not managed.running:
+            return
+        managed.process.send_signal(signal.SIGTERM)
+        try:
+            managed.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            managed.process.kill()
+            managed.process.wait()
+
+
+def _popen(managed: ManagedProcess, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start in a session of its own, so that Ctrl-C reaches the demo alone, which then stops all in order."""
+    return subprocess.Popen(
+        managed.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=managed.env, start_new_session=True
+    )

@@ -1,0 +1,49 @@
+"""`sliceloop settings`: every setting with its default and its meaning, read off the settings themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from broker.settings import BrokerSettings
+from cloud_worker.object_store import S3Settings
+from cloud_worker.settings import WorkerSettings
+from edge_agent.settings import EdgeSettings
+from training.settings import TrainerSettings
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "broker": BrokerSettings,
+    "edge": EdgeSettings,
+    "worker": WorkerSettings,
+    "s3": S3Settings,
+    "trainer": TrainerSettings,
+}
+
+
+def settings_table() -> str:
+    """Return a Markdown table of all settings."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for section, model in SECTIONS.items():
+        lines += [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in _fields(section, model)]
+    return "\n".join(lines)
+
+
+def _fields(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        nested: Any = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _fields(f"{prefix}.{name}", nested)
+        else:
+            yield f"{prefix}.{name}", field
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required() or field.default is PydanticUndefined:
+        return "**needed**"
+    return "none" if field.default is None else f"`{field.default}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())

@@ -1,0 +1,226 @@
+"""The reviewer's desk in the terminal, on a ledger with real rows."""
+
+import csv
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from command_parts import NOW, newest_labels, sliceloop, store_disagreement
+
+from cloud_worker.ledger import Ledger
+from protocol.labels import Label
+from sliceloop.labels import LabelInputError, export_open, import_labels, set_one
+
+IDS = ("aaaa0001", "aaab0002", "bbbb0003")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A ledger with three open disagreements."""
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    with Ledger(url) as ledger:
+        for number, slice_id in enumerate(IDS, start=1):
+            store_disagreement(ledger, slice_id, number)
+    return url
+
+
+@pytest.fixture
+def config(tmp_path: Path, url: str) -> Path:
+    file = tmp_path / "worker.toml"
+    file.write_text(f'[worker]\nledger_url = "{url}"\n')
+    return file
+
+
+def table(tmp_path: Path, *rows: str, header: str = "slice_id,label,reviewer,why") -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def waiting(url: str) -> list[str]:
+    with Ledger(url) as ledger:
+        return [each.slice.slice_id for each in ledger.open_disagreements()]
+
+
+# As processes.
+
+
+def test_a_reviewer_lists_and_labels(tmp_path: Path, config: Path, url: str) -> None:
+    """Open disagreements are listed oldest first, with both readings; a label closes one."""
+    listed = sliceloop("label", "list", "--config", config, cwd=tmp_path)
+    assert listed.code == 0, listed.err
+    assert "3 open disagreements — research use only" in listed.out
+    assert [listed.out.index(slice_id) for slice_id in IDS] == sorted(listed.out.index(slice_id) for slice_id in IDS)
+    assert "Normal 0.80" in listed.out
+    assert "COVID-19 0.80" in listed.out
+    arguments = ("label", "set", "aaaa", "COVID-19", "--reviewer", "Dr A", "--why", "ground glass")
+    ended = sliceloop(*arguments, "--config", config, cwd=tmp_path)
+    assert (ended.code, ended.out) == (0, "aaaa0001 is COVID-19, says Dr A\n")
+    assert newest_labels(url) == {"aaaa0001": "COVID-19"}
+    with Ledger(url) as ledger:
+        (label,) = ledger.labels_of("aaaa0001")
+        assert (label.reviewer, label.why) == ("Dr A", "ground glass")
+    one = sliceloop("label", "list", "--limit", 1, cwd=tmp_path, env={"SLICELOOP_CONFIG": str(config)})
+    assert "2 open disagreements" in one.out
+    assert "aaab0002" in one.out
+    assert "bbbb0003" not in one.out
+
+
+def test_a_reviewer_fills_in_a_file(tmp_path: Path, config: Path, url: str) -> None:
+    """The exported file, filled in for some rows, is taken back; rows left empty stay open."""
+    out = tmp_path / "open.csv"
+    ended = sliceloop("label", "list", "--csv", out, "--config", config, cwd=tmp_path)
+    assert (ended.code, ended.out) == (0, f"3 open disagreements in {out}\n")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slice_id"] for row in rows] == list(IDS)
+    rows[0] |= {"label": "Pneumonia", "reviewer": "Dr B"}
+    rows[2] |= {"label": "Normal"}
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    ended = sliceloop("label", "import", out, "--reviewer", "Dr A", "--config", config, cwd=tmp_path)
+    assert (ended.code, ended.out) == (0, "2 labels set\n"), ended.err
+    assert newest_labels(url) == {"aaaa0001": "Pneumonia", "bbbb0003": "Normal"}
+    assert waiting(url) == ["aaab0002"]
+
+
+def test_what_cannot_be_set_ends_with_one_line(tmp_path: Path, config: Path, url: str) -> None:
+    """A wrong file ends with exit code 2 and one line that names its own line; the ledger is as before."""
+    path = table(tmp_path, "aaaa0001,Normal,Dr A,", "aaab0002,Covid,Dr A,")
+    ended = sliceloop("label", "import", path, "--config", config, cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.err == (
+        f"sliceloop: {path}, line 3: label 'Covid' is none of Normal, Pneumonia, COVID-19; nothing was set\n"
+    )
+    assert newest_labels(url) == {}
+    ended = sliceloop("label", "list", "--csv", "nowhere/open.csv", "--config", config, cwd=tmp_path)
+    assert ended.code == 2
+    assert "nowhere/open.csv" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_ledger_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """A folder that is not there is named, with the ledger's own advice; a password in the URL is not."""
+    config = tmp_path / "worker.toml"
+    config.write_text('[worker]\nledger_url = "sqlite:////nowhere/ledger.sqlite"\n')
+    ended = sliceloop("label", "list", "--config", config, cwd=tmp_path)
+    assert ended.code == 2
+    assert "/nowhere/ledger.sqlite" in ended.err
+    assert "check that it runs, that its folder exists" in ended.err
+    config.write_text('[worker]\nledger_url = "postgresql+psycopg://me:hunter2@127.0.0.1:1/db"\n')
+    ended = sliceloop("history", "--config", config, cwd=tmp_path)
+    assert ended.code == 2
+    assert "hunter2" not in ended.out + ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_history_tells_decisions_and_releases(tmp_path: Path, config: Path, url: str) -> None:
+    """Why retrainings were asked for or not is there to read, on an empty ledger too."""
+    with Ledger(url) as ledger:
+        ledger.record_decision(NOW, False, "3 of 20 new labels", 3)
+        ledger.record_decision(NOW + timedelta(minutes=5), True, "20 new labels", 20)
+    ended = sliceloop("history", "--config", config, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.out.index("3 of 20 new labels") < ended.out.index("20 new labels", ended.out.index("3 of 20") + 10)
+    for title in ("retrain policy", "candidates", "releases"):
+        assert title in ended.out
+
+
+# The same by call, where a process a case would only be slow.
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (["aaaa0001,Normal,Dr A,", "zzzz,Normal,Dr A,"], "line 3: .*'zzzz'.*nothing was set"),
+        (["aaaa0001,Normal,Dr A,", "aaab,Normal,Dr A,"], "line 3: .*'aaab'.*nothing was set"),
+        (["aaaa0001,normal,Dr A,"], "line 2: label 'normal' is none of Normal"),
+        (["aaaa0001,Normal,Dr A,", "", "aaab0002,x,Dr A,"], "line 4: label 'x'"),
+        (["aaaa0001,Normal,Dr A,", "aaab0002,Normal,,"], "line 3: no reviewer: fill the column, or give --reviewer"),
+        (["aaaa0001,Normal,Dr A,", "aaab0002,Normal"], "line 3: no reviewer"),
+        (["aaaa0001,Normal,Dr A,", "aaab0002,Normal," + "A" * 201 + ","], "line 3: .*200"),
+        (['aaaa0001,Normal,Dr A,"two\nlines"', "aaab0002,x,Dr A,"], "line 4: label 'x'"),
+        (["aaaa0001,Normal,Dr A,", ",Normal,Dr A,"], "line 3: .*nothing was set"),
+    ],
+)
+def test_one_wrong_line_sets_nothing(tmp_path: Path, url: str, rows: list[str], fault: str) -> None:
+    """An unknown slice, an unknown label, nobody who says so: the line is named, and no label of the file is set."""
+    with pytest.raises(LabelInputError, match=fault):
+        import_labels(url, table(tmp_path, *rows), "")
+    assert newest_labels(url) == {}
+    assert waiting(url) == list(IDS)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"slice_id,reviewer\naaaa0001,Dr A\n", "line 1: no column label"),
+        (b"", "line 1: no column label, slice_id"),
+        ("slice_id,label\näöü,Normal\n".encode("utf-16"), "save it as CSV in UTF-8"),
+        (b"slice_id,label\naaaa0001," + b"x" * 200_000, "save it as CSV in UTF-8|is none of"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, url: str, content: bytes, fault: str) -> None:
+    """A missing column and what is no CSV are told by name."""
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(LabelInputError, match=fault):
+        import_labels(url, path, "Dr A")
+    with pytest.raises(LabelInputError, match=r"nowhere\.csv cannot be read"):
+        import_labels(url, tmp_path / "nowhere.csv", "Dr A")
+
+
+def test_a_table_from_a_spreadsheet_is_read(tmp_path: Path, url: str) -> None:
+    """A byte order mark, spaces, further columns, another order and CRLF are no hindrance."""
+    path = tmp_path / "labels.csv"
+    path.write_bytes("\ufeffwhy,label,slice_id,x\r\nseen, Normal ,aaaa0001,1\r\n,,aaab0002,2\r\n".encode())
+    assert import_labels(url, path, "Dr A") == 1
+    assert newest_labels(url) == {"aaaa0001": "Normal"}
+
+
+def test_importing_twice_is_importing_once(tmp_path: Path, url: str) -> None:
+    """The same file again changes nothing; another word of the same reviewer counts, and the first is kept."""
+    path = table(tmp_path, "aaaa0001,Normal,Dr A,")
+    import_labels(url, path, "")
+    import_labels(url, path, "")
+    with Ledger(url) as ledger:
+        assert len(ledger.labels_of("aaaa0001")) == 1
+    import_labels(url, table(tmp_path, "aaaa0001,Pneumonia,Dr A,"), "")
+    with Ledger(url) as ledger:
+        assert [label.label for label in ledger.labels_of("aaaa0001")] == [Label.PNEUMONIA, Label.NORMAL]
+
+
+@pytest.mark.parametrize(
+    ("slice_id", "label", "reviewer", "fault"),
+    [
+        ("zzzz", "Normal", "Dr A", "no slice 'zzzz' in the ledger"),
+        ("", "Normal", "Dr A", "no slice ''"),
+        ("aaa", "Normal", "Dr A", "several slices begin with 'aaa': give more of the id"),
+        ("%", "Normal", "Dr A", "no slice '%'"),
+        ("aaaa", "covid", "Dr A", "label 'covid' is none of Normal, Pneumonia, COVID-19"),
+        ("aaaa", "Normal", " ", "no reviewer"),
+        ("aaaa", "Normal", "A" * 201, "200"),
+    ],
+)
+def test_what_cannot_be_set_is_named(url: str, slice_id: str, label: str, reviewer: str, fault: str) -> None:
+    """An unknown or ambiguous slice, an unknown label, or nobody who says so is named, and nothing is set."""
+    with pytest.raises(Exception, match=fault):
+        set_one(url, slice_id, label, reviewer, "")
+    assert newest_labels(url) == {}
+
+
+def test_the_beginning_of_an_id_is_enough(url: str) -> None:
+    """As many characters as tell a slice apart are enough, and its full id comes back."""
+    assert set_one(url, "aaab", "COVID-19", "Dr A", "") == "aaab0002"
+
+
+def test_every_open_disagreement_is_exported(tmp_path: Path, url: str) -> None:
+    """The export has all of them, whatever a list shows at once; with none left it has a header alone."""
+    path = tmp_path / "open.csv"
+    assert export_open(url, path) == 3
+    for slice_id in IDS:
+        set_one(url, slice_id, "Normal", "Dr A", "")
+    assert export_open(url, path) == 0
+    assert len(path.read_text().splitlines()) == 1

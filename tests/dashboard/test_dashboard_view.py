@@ -1,0 +1,175 @@
+"""What a person sees."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from dashboard_said import (
+    at,
+    diagnosis,
+    progress,
+    reading,
+    reported,
+    request,
+    slice_read,
+    status,
+    to,
+    verdict,
+)
+from rich.console import Console
+
+from cloud_worker.dashboard.announcement import Announcement
+from cloud_worker.dashboard.app import save_svg
+from cloud_worker.dashboard.state import DashboardState
+from cloud_worker.dashboard.summary import summary
+from cloud_worker.dashboard.view import render
+from protocol.labels import LABELS, Label
+from protocol.messages import ModelPhase
+from protocol.topics import Address, Kind
+
+SIZES = [(80, 24), (120, 36), (160, 45), (300, 90), (80, 50), (40, 12), (20, 5)]
+
+
+def seen(state: DashboardState, width: int = 120, height: int = 36) -> list[str]:
+    """Return the screen's lines as text."""
+    console = Console(
+        file=StringIO(), width=width, height=height, force_terminal=True, color_system="truecolor", record=True
+    )
+    console.print(render(state, at(300), width, height))
+    return console.export_text().splitlines()
+
+
+def busy() -> DashboardState:
+    """Return a state in which everything has happened."""
+    state = DashboardState("broker.example:1883")
+    state.set_connected(True, at(0))
+    for number in range(60):
+        label = LABELS[number % 3]
+        first = reading(label, 0.5 + number / 130, uncertain=number % 7 == 0)
+        edge = f"ct-{number % 2 + 1}"
+        state.apply(to(Kind.SLICE, edge), slice_read(f"s{number}", first, sequence=number + 1), at(number))
+        second = verdict(f"s{number}", reading(Label.NORMAL), "label" if number % 3 else "", "lee" * (number % 2))
+        state.apply(to(Kind.VERDICT, edge), second, at(number))
+    state.apply(to(Kind.STATUS, "ct-1"), status(), at(299))
+    state.apply(to(Kind.STATUS, "ct-3"), status("lost", outbox=12), at(260))
+    state.apply(Address(Kind.RETRAIN_REQUEST), request(), at(50))
+    state.apply(Address(Kind.RETRAIN_STATUS), progress(0.61), at(51))
+    state.apply(Address(Kind.MODEL_DESIRED), Announcement("squeezenet", 3), at(52))
+    rejected = reported(ModelPhase.REJECTED, 1, 2, at(53), "not signed by a trusted key")
+    state.apply(to(Kind.MODEL_REPORTED, "ct-2"), rejected, at(53))
+    state.apply(to(Kind.MODEL_REPORTED, "ct-1"), reported(ModelPhase.DOWNLOADING, 1, 2, at(54)), at(54))
+    return state
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("state", [DashboardState("b:1"), busy()], ids=["nothing yet", "busy"])
+def test_it_fits_and_always_says_research_use_only(state: DashboardState, width: int, height: int) -> None:
+    """At every size the screen is filled exactly, and the notice is visible."""
+    lines = seen(state, width, height)
+    assert len(lines) == height
+    assert {len(line) for line in lines} <= {width}
+    assert "research use only" in "\n".join(lines).lower()
+
+
+@pytest.mark.parametrize("width", [1, 7, 60, 72, 99, 100, 101, 133])
+@pytest.mark.parametrize("height", [1, 2, 3, 6, 15, 16, 27, 28, 31, 32])
+def test_no_size_breaks_it(width: int, height: int) -> None:
+    """No line is ever wider than the console."""
+    assert all(len(line) <= width for line in seen(busy(), width, height))
+
+
+def test_it_waits_for_the_first_slice() -> None:
+    """An empty dashboard says what it waits for."""
+    assert any("waiting for the first slice" in line for line in seen(DashboardState(), 80, 24))
+
+
+def test_an_uncertain_reading_is_not_shown_as_a_diagnosis() -> None:
+    """A row of an uncertain reading says uncertain, and not the label that it leans to."""
+    state = DashboardState()
+    state.apply(to(Kind.DIAGNOSIS), diagnosis(first=reading(Label.COVID_19, 0.5, uncertain=True)), at(0))
+    (row,) = [line for line in seen(state) if "12:00:00" in line]
+    assert "? uncertain" in row
+    assert "COVID-19" not in row
+
+
+def test_a_picture_of_an_uncertain_reading_only_leans() -> None:
+    """Beneath the picture an uncertain reading is called uncertain before anything else is said of it."""
+    state = DashboardState()
+    state.apply(to(Kind.SLICE), slice_read(first=reading(Label.COVID_19, 0.5, uncertain=True)), at(0))
+    assert any("? uncertain leans to COVID-19, 50 %" in line for line in seen(state))
+
+
+def test_a_lost_edge_is_shown_as_lost() -> None:
+    """A lost edge stands first among the edges and says since when, in words."""
+    edges = [line for line in seen(busy()) if "ct-" in line and ("LOST" in line or "online" in line)]
+    assert "LOST" in edges[0]
+    assert "40 s ago" in edges[0]
+    assert "ct-3" in edges[0]
+
+
+def test_an_edge_that_says_nothing_more_is_shown_as_silent() -> None:
+    """An edge that is online by its last word, but has not spoken for minutes, is not shown as online."""
+    state = DashboardState()
+    state.apply(to(Kind.STATUS), status(), at(0))
+    screen = "\n".join(seen(state))
+    assert "silent" in screen
+    assert "online" not in screen
+
+
+def test_a_rejected_model_shows_its_reason() -> None:
+    """The time-line says who rejected a version, and why."""
+    screen = "\n".join(seen(busy()))
+    assert "rejected by ct-2" in screen
+    assert "not signed by a trusted key" in screen
+
+
+def test_an_announced_model_is_not_called_verified() -> None:
+    """A release that was only announced is shown as announced and unverified."""
+    (line,) = [line for line in seen(busy()) if "◌ v3" in line]
+    assert "announced, unverified" in line
+
+
+def test_phantoms_are_called_phantoms() -> None:
+    """Drawn slices are announced on top and at the picture; scanned ones are not, and a mixture is called one."""
+    phantoms = "\n".join(seen(busy()))
+    assert "PHANTOM — NO PATIENTS" in phantoms
+    state = DashboardState()
+    state.apply(to(Kind.SLICE), slice_read(source="webcam-1"), at(0))
+    assert "PHANTOM" not in "\n".join(seen(state))
+    state.apply(to(Kind.SLICE), slice_read("s2"), at(1))
+    assert "PHANTOM — AND OTHER SLICES, MIXED" in "\n".join(seen(state))
+
+
+def test_it_says_that_it_reconnects() -> None:
+    """A dashboard that lost the broker says so, and for how long."""
+    state = busy()
+    state.set_connected(False, at(288))
+    assert any("RECONNECTING broker.example:1883 · 12 s" in line for line in seen(state))
+
+
+def test_what_a_message_says_cannot_command_the_terminal() -> None:
+    """Escape sequences, line breaks and direction marks in a message's text are not printed."""
+    state = DashboardState()
+    reason = "bad\x1b[2J\x1b]0;owned\x07\r\n\u202edesrever"
+    state.apply(to(Kind.MODEL_REPORTED), reported(ModelPhase.REJECTED, 1, 2, reason=reason), at(0))
+    console = Console(file=StringIO(), width=120, height=36, color_system=None, force_terminal=True)
+    console.print(render(state, at(1), 120, 36))
+    assert isinstance(console.file, StringIO)
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(console.file.getvalue())
+
+
+def test_the_line_for_logs_says_research_use_only() -> None:
+    """Where there is no terminal, one line says the counts and the notice."""
+    line = summary(busy(), at(300))
+    assert "60 slices" in line
+    assert "research use only" in line
+    assert "phantom" in line
+
+
+def test_the_picture_for_documents_is_an_svg(tmp_path: Path) -> None:
+    """The screen can be saved as an SVG that carries the notice."""
+    path = tmp_path / "dashboard.svg"
+    save_svg(busy(), path, at(300))
+    svg = path.read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "research use only" in svg.replace("&#160;", " ").lower()

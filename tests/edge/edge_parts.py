@@ -1,0 +1,371 @@
+"""What an edge is made of here: slices as files, tiny signed networks, an updater to talk with, a real process."""
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import cbor2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from securesystemslib.signer import CryptoSigner
+
+from edge_agent.model_slot import ModelSlot
+from edge_agent.updater import Updater
+from protocol.labels import LABELS
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, cut, describe_file, sha256_of
+from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest, ModelPhase, ModelReported
+from protocol.signing import TrustedKeys, generate_signer, public_key_json, sign
+from training.model.preprocess import INPUT_PX, PREPROCESSING_VERSION
+from training.model.reader import Calibration, OnnxReader
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SIGNER = generate_signer()
+TRUSTED = TrustedKeys((SIGNER.public_key,))
+DEADLINE_S = 20.0
+CHUNK_TIMEOUT_S = 5.0
+PROBATION_SLICES = 3
+
+
+# Slices as files.
+
+
+def body(height: int = 90, width: int = 120, seed: int = 0) -> NDArray[np.uint8]:
+    """Draw a bright, grainy ellipse on black, uint8 [height, width]; each seed gives another one."""
+    y, x = np.mgrid[:height, :width]
+    inside = ((y - height / 2) / (0.4 * height)) ** 2 + ((x - width / 2) / (0.4 * width)) ** 2 < 1
+    grain = np.random.default_rng(seed).integers(120, 220, (height, width))
+    return np.where(inside, grain, 0).astype(np.uint8)
+
+
+def image_file(pixels: NDArray[np.uint8], file_format: str = "PNG") -> bytes:
+    """Encode pixels as a PNG or JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def slice_file(seed: int = 0) -> bytes:
+    """Return a PNG that shows a slice."""
+    return image_file(body(seed=seed))
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """Return a PNG of some 60 bytes whose header claims this size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", zlib.compress(b"")), _png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def dicom_file(**elements: Any) -> bytes:
+    """Return a CT image object that shows a slice, with further elements (PatientID and the like)."""
+    stored = (body().astype(np.int16) * 4 + 200).astype(np.int16)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid(entropy_srcs=["slice"])
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 1
+    dataset.RescaleIntercept, dataset.RescaleSlope = "-1024", "1"
+    dataset.PixelData = stored.tobytes()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# Tiny networks and their signed releases.
+
+
+def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = "") -> bytes:
+    """Build a network of 1 kB: logits are the slice's mean grey (0..1) times 1, 2, 3, plus a bias.
+
+    fault: "dark" gives NaN for slices whose mean grey is below 0.2, "index" fails on any slice that is not black.
+    """
+    nodes = [
+        helper.make_node("Cast", ["slice"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["grey", "white"], ["activation_map"]),
+        helper.make_node("GlobalAveragePool", ["activation_map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("Gemm", ["features", "weights", "bias"], ["classes"]),
+    ]
+    if fault == "dark":
+        nodes += [
+            helper.make_node("Sub", ["features", "fifth"], ["above"]),
+            helper.make_node("Sqrt", ["above"], ["root"]),
+            helper.make_node("Add", ["classes", "root"], ["logits"]),
+        ]
+    elif fault == "index":
+        nodes += [
+            helper.make_node("ReduceMax", ["grey"], ["brightest"], keepdims=0),
+            helper.make_node("Cast", ["brightest"], ["place"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["bias", "place"], ["beyond"], axis=0),
+            helper.make_node("Add", ["classes", "beyond"], ["logits"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["classes"], ["logits"]))
+    constants = {
+        "white": np.float32(255),
+        "fifth": np.float32(0.2),
+        "weights": np.array([[1, 2, 3]], np.float32),
+        "bias": np.array(bias, np.float32),
+    }
+    side: list[str | int] = ["n", 1, INPUT_PX, INPUT_PX]
+    outputs: dict[str, list[str | int]] = {"logits": ["n", 3], "features": ["n", 1], "activation_map": side}
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("slice", TensorProto.UINT8, side)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def golden_slices(count: int = 3) -> NDArray[np.uint8]:
+    """Return different slices uint8 [count, 256, 256]."""
+    return np.stack([body(INPUT_PX, INPUT_PX, seed) for seed in range(count)])
+
+
+def golden(logits: Any, slices: NDArray[np.uint8]) -> bytes:
+    """Write golden slices as a release holds them."""
+    return cbor2.dumps({"slices": slices.tobytes(), "logits": [[float(x) for x in row] for row in logits]})
+
+
+@dataclass(frozen=True)
+class TinyRelease:
+    """A signed release and the files that it names."""
+
+    manifest: Manifest
+    envelope: bytes
+    files: dict[str, bytes]
+
+    @property
+    def chunks(self) -> dict[str, bytes]:
+        """Return the chunks by their SHA-256."""
+        return {sha256_of(chunk): chunk for data in self.files.values() for chunk in cut(data, MAX_CHUNK_BYTES)}
+
+
+def release(
+    version: int,
+    model: bytes | None = None,
+    golden_file: bytes | None = None,
+    *,
+    signer: CryptoSigner = SIGNER,
+    described: Mapping[str, bytes] | None = None,
+    **changes: Any,
+) -> TinyRelease:
+    """Sign a release of a tiny network, told apart by its version.
+
+    described: files whose hashes stand in the manifest instead of those of the true ones.
+    """
+    model = network((0.0, 0.5, version / 100)) if model is None else model
+    if golden_file is None:
+        slices = golden_slices()
+        golden_file = golden(OnnxReader(model, Calibration()).logits(slices), slices)
+    files = {MODEL_FILE: model, GOLDEN_FILE: golden_file}
+    listed = {name: describe_file(data) for name, data in files.items()}
+    for name, data in (described or {}).items():
+        listed[name] = listed[name].model_copy(update={"sha256": sha256_of(data)})
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "version": version,
+        "architecture": "tiny",
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(days=30),
+        "labels": LABELS,
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "temperature": 1.0,
+        "uncertain_below": 0.0,
+        "golden_tolerance": 0.05,
+        "files": listed,
+    }
+    manifest = Manifest.model_validate({**fields, **changes})
+    return TinyRelease(manifest, sign(manifest.model_dump_json().encode(), [signer]), files)
+
+
+def filled_slot(folder: Path, *releases: TinyRelease) -> ModelSlot:
+    """Return a slot in which the releases were activated one after another."""
+    slot = ModelSlot(folder, TRUSTED)
+    for each in releases or (release(1),):
+        slot.store(each.manifest.version, each.envelope, each.files)
+        slot.activate(slot.load(each.manifest.version))
+        slot.prove()
+    return slot
+
+
+def trusted_folder(folder: Path) -> Path:
+    """Write the public key that these releases are signed with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tests.pub.json").write_text(public_key_json(SIGNER))
+    return folder
+
+
+class TalkingUpdater:
+    """An updater with its slot, and everything that it said."""
+
+    def __init__(self, slot: ModelSlot) -> None:
+        self.slot = slot
+        self.reports: list[ModelReported] = []
+        self.requests: list[ChunkRequest] = []
+        self.updater = Updater(
+            slot,
+            probation_slices=PROBATION_SLICES,
+            chunk_timeout_s=CHUNK_TIMEOUT_S,
+            report=self.reports.append,
+            request=self.requests.append,
+        )
+
+    @property
+    def phases(self) -> list[ModelPhase]:
+        """Return the reported phases, each once where it lasts."""
+        said = [report.phase for report in self.reports]
+        return [phase for index, phase in enumerate(said) if index == 0 or said[index - 1] is not phase]
+
+    @property
+    def last(self) -> ModelReported:
+        """Return the newest report."""
+        return self.reports[-1]
+
+    def bring(self, release: TinyRelease, now: datetime = NOW) -> None:
+        """Offer a release and give every chunk that is asked for, until nothing is."""
+        self.updater.offer(release.envelope, now)
+        self.give_wanted(release)
+
+    def give_wanted(self, release: TinyRelease, now_s: float = 0.0) -> None:
+        """Step, and give what is asked for, until nothing is."""
+        answered = len(self.requests)
+        self.updater.step(now_s)
+        while len(self.requests) > answered:
+            wanted = [sha256 for request in self.requests[answered:] for sha256 in request.chunks]
+            answered = len(self.requests)
+            for sha256 in wanted:
+                self.updater.chunk(sha256, release.chunks[sha256])
+            self.updater.step(now_s)
+
+    def read_slices(self, count: int, fault: str = "") -> None:
+        """Tell the updater of slices that the running model read, and let it judge."""
+        for _ in range(count):
+            self.updater.slice_was_read(self.slot.running_version, fault)
+        self.updater.step(0.0)
+
+
+# Real processes.
+
+
+def wait_until(condition: Callable[[], bool], what: Callable[[], str] | str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait on a condition that no event announces."""
+    never, until_s = threading.Event(), time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until_s, f"not within {deadline_s} s: {what if isinstance(what, str) else what()}"
+        never.wait(0.02)
+
+
+def write_edge_config(folder: Path, *, port: int, **edge: Any) -> Path:
+    """Write the configuration of an edge whose data, slices and keys lie in the folder; None leaves a key out."""
+    values = {
+        "site": "site-a",
+        "edge": "edge-1",
+        "data_dir": str(folder / "data"),
+        "trusted_keys_dir": str(folder / "trusted"),
+        "heartbeat_s": 0.5,
+        **edge,
+    }
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(["[edge]", *lines, "[edge.replay]", f'folder = "{inbox}"', "interval_s = 0.0"])
+    broker = f"[broker]\nport = {port}\nreconnect_min_s = 0.05\nreconnect_max_s = 0.2\ndrain_timeout_s = 1.0\n"
+    config = folder / "edge.toml"
+    config.write_text(f"{text}\n{broker}")
+    return config
+
+
+class EdgeProcess:
+    """`sliceloop edge` as a real process; leaving ends it at once."""
+
+    def __init__(self, config: Path, env: Mapping[str, str] | None = None) -> None:
+        self._log = config.with_suffix(".log")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sliceloop", "edge", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                cwd=config.parent,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+
+    @property
+    def said(self) -> str:
+        """Return all that it wrote."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """Return its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it is alive."""
+        return self._process.poll() is None
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until it wrote the text so many times."""
+        wait_until(
+            lambda: self.said.count(text) >= times or not self.running, lambda: f"{text!r} {times}x in:\n{self.said}"
+        )
+        assert self.said.count(text) >= times, self.said
+
+    def exit_code(self) -> int:
+        """Wait for its end."""
+        return self._process.wait(DEADLINE_S)
+
+    def terminate(self) -> int:
+        """Ask it to stop, and wait for its end."""
+        self._process.send_signal(signal.SIGTERM)
+        return self.exit_code()
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool | int | float) else f'"{value}"'
+
+
+def named(key: str) -> str:
+    """Return the file's name out of a frame's key, which holds its size and time as well."""
+    return key.rsplit(" (", 1)[0]

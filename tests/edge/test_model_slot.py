@@ -1,0 +1,256 @@
+"""The slot holds a verified network, on disk and in memory, and never loses one for another that is worse."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edge_parts import NOW, TRUSTED, TinyRelease, filled_slot, golden, golden_slices, network, release
+
+from edge_agent.model_slot import (
+    ACTIVE_FILE,
+    ENVELOPE_FILE,
+    MAX_STARTS_ON_PROBATION,
+    ModelSlot,
+    SelfTestError,
+    self_test,
+    write_durably,
+)
+from protocol.errors import HashMismatchError, SignatureError, TrustError
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE
+from protocol.signing import TrustedKeys, generate_signer
+from training.model.reader import Calibration, OnnxReader, UnreadableNetworkError
+
+
+def restarted(folder: Path, trusted: TrustedKeys = TRUSTED) -> ModelSlot:
+    slot = ModelSlot(folder, trusted)
+    slot.load_active()
+    return slot
+
+
+def test_a_new_edge_has_no_model(tmp_path: Path) -> None:
+    """A slot without a release is empty, and says so by version 0."""
+    slot = restarted(tmp_path / "models")
+    assert slot.current is None
+    assert (slot.running, slot.running_version) == (None, 0)
+
+
+def test_the_active_model_is_there_after_a_restart(tmp_path: Path) -> None:
+    """A restart loads what ran, and reads as before."""
+    before = filled_slot(tmp_path, release(1), release(2)).current
+    after = restarted(tmp_path).current
+    assert before is not None
+    assert after is not None
+    assert after.ref == before.ref
+    assert (after.reader.logits(golden_slices()) == before.reader.logits(golden_slices())).all()
+
+
+def test_an_expired_model_stays_in_use(tmp_path: Path) -> None:
+    """A release that expired after it came still reads: a box without a network must not stop."""
+    filled_slot(tmp_path, release(1, created_at=NOW.replace(year=2020), expires_at=NOW.replace(year=2021)))
+    assert restarted(tmp_path).running_version == 1
+
+
+@pytest.mark.parametrize("file", [MODEL_FILE, GOLDEN_FILE, ENVELOPE_FILE])
+@pytest.mark.parametrize("how", ["changed", "cut off", "gone"])
+def test_a_model_that_was_tampered_with_is_not_used(tmp_path: Path, file: str, how: str) -> None:
+    """Whatever was done to a stored release, a restart verifies it again and takes its predecessor instead."""
+    filled_slot(tmp_path, release(1), release(2))
+    path = tmp_path / "00000002" / file
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes(changed if how == "changed" else content[:middle])
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_a_model_whose_key_is_no_longer_trusted_is_not_used(tmp_path: Path) -> None:
+    """A restart with other keys refuses what the old ones signed."""
+    filled_slot(tmp_path)
+    assert restarted(tmp_path, TrustedKeys((generate_signer().public_key,))).current is None
+
+
+def test_when_no_stored_model_verifies_the_slot_is_empty(tmp_path: Path) -> None:
+    """With both tampered with the edge waits for a release instead of reading with either."""
+    filled_slot(tmp_path, release(1), release(2))
+    for version in ("00000001", "00000002"):
+        (tmp_path / version / MODEL_FILE).write_bytes(network((9, 9, 9)))
+    assert restarted(tmp_path).current is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\xff\xfe", b"{}", b"5", b"null", b'{"a": 1}', b"[null]", b'["x"]', b"[-1]", b"[1e999]"],
+)
+def test_a_damaged_active_file_is_no_reason_to_fail(tmp_path: Path, content: bytes) -> None:
+    """Whatever active.json holds, the edge starts, and a release can be activated again."""
+    filled_slot(tmp_path)
+    (tmp_path / ACTIVE_FILE).write_bytes(content)
+    slot = restarted(tmp_path)
+    assert slot.current is None
+    slot.activate(slot.load(1))
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_active_file_may_name_what_is_not_there(tmp_path: Path) -> None:
+    """Versions without a folder are passed over."""
+    filled_slot(tmp_path)
+    (tmp_path / ACTIVE_FILE).write_text('{"versions": [7, 1]}')
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_activating_keeps_the_predecessor_and_forgets_the_rest(tmp_path: Path) -> None:
+    """Two releases stay on disk: the one in use and the one to return to."""
+    slot = filled_slot(tmp_path, release(1), release(2), release(3))
+    assert sorted(path.name for path in tmp_path.glob("0*")) == ["00000002", "00000003"]
+    assert json.loads((tmp_path / ACTIVE_FILE).read_text())["versions"] == [3, 2]
+    slot.roll_back()
+    assert slot.running_version == 2
+    assert restarted(tmp_path).running_version == 2
+
+
+def test_rolling_back_the_first_model_leaves_none(tmp_path: Path) -> None:
+    """The first release has no predecessor: after rolling it back, also after a restart, the edge waits."""
+    slot = filled_slot(tmp_path)
+    slot.roll_back()
+    assert slot.current is None
+    assert restarted(tmp_path).current is None
+
+
+def test_a_probation_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """A model that was on probation is so again after a restart, with its predecessor to return to."""
+    slot = filled_slot(tmp_path, release(1))
+    second = release(2)
+    slot.store(2, second.envelope, second.files)
+    slot.activate(slot.load(2))
+    again = restarted(tmp_path)
+    assert again.on_probation
+    again.roll_back()
+    assert again.running_version == 1
+
+
+def test_a_model_that_never_gets_through_its_probation_is_rolled_back(tmp_path: Path) -> None:
+    """A model whose process ends again and again before it is proven makes room for its predecessor."""
+    slot = filled_slot(tmp_path, release(1))
+    second = release(2)
+    slot.store(2, second.envelope, second.files)
+    slot.activate(slot.load(2))
+    versions = [restarted(tmp_path).running_version for _ in range(MAX_STARTS_ON_PROBATION + 1)]
+    assert versions == [2] * MAX_STARTS_ON_PROBATION + [1]
+    assert "failed" in restarted(tmp_path).why_not(2)
+
+
+def test_what_failed_or_is_old_stays_refused_after_a_restart(tmp_path: Path) -> None:
+    """An edge remembers on disk which releases failed on it, and the highest version that it has seen."""
+    slot = filled_slot(tmp_path, release(1), release(3))
+    slot.roll_back()
+    again = restarted(tmp_path)
+    assert "failed" in again.why_not(3)
+    assert "older than 3" in again.why_not(2)
+    assert again.why_not(4) == ""
+
+
+def test_a_swap_that_cannot_be_written_leaves_the_model_in_use(tmp_path: Path) -> None:
+    """When active.json cannot be written the old model goes on, in memory and over a restart."""
+    slot = filled_slot(tmp_path)
+    second = release(2)
+    slot.store(2, second.envelope, second.files)
+    model = slot.load(2)
+    (tmp_path / f"{ACTIVE_FILE}.part").mkdir()  # the place of the temporary file is taken
+    with pytest.raises(OSError):
+        slot.activate(model)
+    assert slot.running_version == 1
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_a_roll_back_that_cannot_be_written_still_happens(tmp_path: Path) -> None:
+    """When active.json cannot be written the failing model is out of use all the same."""
+    slot = filled_slot(tmp_path, release(1), release(2))
+    (tmp_path / f"{ACTIVE_FILE}.part").mkdir()
+    with pytest.raises(OSError):
+        slot.roll_back()
+    assert slot.running_version == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "error"),
+    [
+        (lambda: release(1, signer=generate_signer()), SignatureError),
+        (lambda: release(1, described={MODEL_FILE: b"other"}), HashMismatchError),
+        (lambda: release(1, described={GOLDEN_FILE: b"other"}), HashMismatchError),
+        (lambda: release(1, golden_file=golden([[0, 0, 9]] * 3, golden_slices())), SelfTestError),
+        (
+            lambda: release(1, model=b"no network", golden_file=golden([[0, 0, 0]] * 3, golden_slices())),
+            UnreadableNetworkError,
+        ),
+        (lambda: release(1, preprocessing_version=2), TrustError),
+    ],
+)
+def test_a_stored_release_that_must_not_run_is_not_loaded(
+    tmp_path: Path, made: Callable[[], TinyRelease], error: type[Exception]
+) -> None:
+    """Signature, hashes, network and golden slices are each checked when a release is loaded."""
+    slot, bad = ModelSlot(tmp_path, TRUSTED), made()
+    slot.store(1, bad.envelope, bad.files)
+    with pytest.raises(error):
+        slot.load(1)
+
+
+SLICES = golden_slices()
+READER = OnnxReader(network(), Calibration())
+PROMISED = READER.logits(SLICES)
+
+
+def test_the_self_test_allows_the_tolerance_and_no_more() -> None:
+    """Logits within the tolerance pass; beyond it the message names the difference."""
+    self_test(READER, golden(PROMISED + 0.04, SLICES), 0.05)
+    with pytest.raises(SelfTestError, match=r"differ by 0\.06.., allowed are 0\.05"):
+        self_test(READER, golden(PROMISED + 0.06, SLICES), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"garbage", "cannot be read"),
+        (golden(PROMISED, SLICES[:0]), "no golden slices|cannot be read"),
+        (golden([], SLICES[:0]), "no golden slices|cannot be read"),
+        (golden(PROMISED, SLICES)[:-50], "cannot be read"),
+        (golden(PROMISED[:, :2], SLICES), "gives"),
+        (golden(PROMISED[:2], SLICES), "cannot be read|gives"),
+        (golden(np.full_like(PROMISED, np.nan), SLICES), "differ by nan"),
+        (golden(np.full_like(PROMISED, np.inf), SLICES), "differ by inf"),
+    ],
+)
+def test_golden_slices_that_prove_nothing_are_refused(content: bytes, fault: str) -> None:
+    """Golden slices that are missing, cut off, of another shape or not finite never pass a network."""
+    with pytest.raises(SelfTestError, match=fault):
+        self_test(READER, content, 0.05)
+
+
+def test_a_network_that_is_not_finite_fails_the_self_test() -> None:
+    """NaN on a golden slice is a failure, whatever was promised."""
+    dark = np.zeros_like(SLICES)
+    with pytest.raises(SelfTestError, match="not finite"):
+        self_test(OnnxReader(network(fault="dark"), Calibration()), golden(PROMISED, dark), 0.05)
+
+
+def test_a_network_that_fails_while_it_reads_fails_the_self_test() -> None:
+    """A graph that loads but cannot be run is found before the swap, under our own error."""
+    with pytest.raises(SelfTestError, match="fails on the golden slices"):
+        self_test(OnnxReader(network(fault="index"), Calibration()), golden(PROMISED, SLICES), 0.05)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A write that fails leaves the old content."""
+    path = tmp_path / "new" / "file"
+    write_durably(path, b"old")
+    (tmp_path / "new" / "file.part").mkdir()
+    with pytest.raises(OSError):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,397 @@
+"""A release that is offered is verified, fetched, tested, swapped in and watched; one that must not run never is."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from edge_parts import (
+    CHUNK_TIMEOUT_S,
+    NOW,
+    PROBATION_SLICES,
+    SIGNER,
+    TRUSTED,
+    TalkingUpdater,
+    TinyRelease,
+    filled_slot,
+    golden,
+    golden_slices,
+    network,
+    release,
+)
+
+from cloud_worker.release import Releasable, make_release
+from cloud_worker.settings import ReleaseSettings
+from edge_agent.model_slot import ACTIVE_FILE, ModelSlot
+from protocol.labels import LABELS
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE
+from protocol.messages import ModelPhase
+from protocol.signing import generate_signer
+
+Making = Callable[[], TinyRelease]
+SWAPPED = [ModelPhase.DOWNLOADING, ModelPhase.TESTING, ModelPhase.PROBATION]
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> TalkingUpdater:
+    """An updater whose slot runs release 1."""
+    return TalkingUpdater(filled_slot(tmp_path / "models"))
+
+
+def restart(edge: TalkingUpdater) -> TalkingUpdater:
+    """Start again on the same folder."""
+    slot = ModelSlot(edge.slot.folder, TRUSTED)
+    slot.load_active()
+    return TalkingUpdater(slot)
+
+
+# The whole way.
+
+
+def test_a_release_goes_from_offer_to_active(edge: TalkingUpdater) -> None:
+    """Fetched, staged, tested, swapped in, watched for some slices: then it is active, also after a restart."""
+    second = release(2)
+    edge.bring(second)
+    assert edge.phases == SWAPPED
+    assert edge.slot.running == second.manifest.model_ref
+    edge.read_slices(PROBATION_SLICES - 1)
+    assert edge.last.phase is ModelPhase.PROBATION
+    edge.read_slices(1)
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert edge.last.running == second.manifest.model_ref
+    assert restart(edge).slot.running_version == 2
+
+
+def test_the_first_release_needs_no_predecessor(tmp_path: Path) -> None:
+    """A new edge says that it has none, and takes its first release the same way."""
+    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    assert edge.updater.reported.phase is ModelPhase.NONE
+    edge.bring(release(1))
+    assert edge.phases == SWAPPED
+    edge.read_slices(PROBATION_SLICES)
+    assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_what_the_worker_signs_the_edge_runs(tmp_path: Path) -> None:
+    """A release as the worker makes it is what the edge takes: one contract, both sides real."""
+    made = make_release(Releasable(network(), "tiny", 1.5, None, None, {}), 1, ReleaseSettings(), SIGNER, NOW)
+    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    edge.bring(TinyRelease(made.manifest, made.envelope, made.files))
+    assert edge.phases == SWAPPED
+    assert edge.slot.current is not None
+    assert edge.slot.current.reader.calibration == edge.slot.current.reader.calibration.__class__(LABELS, 1.5, 0.5)
+
+
+def test_progress_is_counted_in_chunks(edge: TalkingUpdater) -> None:
+    """The reports of a download tell how many chunks are there, of how many."""
+    second = release(2)
+    edge.bring(second)
+    loading = [report for report in edge.reports if report.phase is ModelPhase.DOWNLOADING]
+    assert {report.chunks_total for report in loading} == {len(second.chunks)}
+    assert [report.chunks_done for report in loading] == sorted(report.chunks_done for report in loading)
+    assert {report.desired_version for report in loading} == {2}
+    assert all(report.running is not None and report.running.version == 1 for report in loading)
+
+
+def test_chunks_are_asked_for_in_windows_and_again_after_a_time(tmp_path: Path) -> None:
+    """A bounded number of chunks is on its way; one that does not come is asked for again after the timeout."""
+    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    slices = golden_slices(20)
+    large = release(1, golden_file=golden([[0, 0, 0]] * 20, slices))
+    assert len(large.chunks) > 16
+    edge.updater.offer(large.envelope, NOW)
+    edge.updater.step(0.0)
+    edge.updater.step(CHUNK_TIMEOUT_S - 0.1)
+    assert [len(request.chunks) for request in edge.requests] == [16]
+    edge.updater.chunk(edge.requests[0].chunks[3], large.chunks[edge.requests[0].chunks[3]])
+    edge.updater.step(CHUNK_TIMEOUT_S - 0.1)
+    assert len(edge.requests[1].chunks) == 1
+    edge.updater.step(CHUNK_TIMEOUT_S + 0.1)
+    again = set(edge.requests[0].chunks) - {edge.requests[0].chunks[3]}
+    assert set(edge.requests[2].chunks) == again
+
+
+def test_a_release_that_is_offered_again_changes_nothing(edge: TalkingUpdater) -> None:
+    """The retained message comes with each connection: a download goes on, a running release is not fetched."""
+    second = release(2)
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.0)
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.1)
+    assert len(edge.requests) == 1
+    edge.give_wanted(second, CHUNK_TIMEOUT_S)
+    edge.read_slices(PROBATION_SLICES)
+    asked = len(edge.requests)
+    edge.bring(second)
+    assert len(edge.requests) == asked
+    assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_a_newer_release_takes_the_place_of_a_download(edge: TalkingUpdater) -> None:
+    """While one release is on its way a newer one may come; chunks that both share are not fetched twice."""
+    same_model = network((1, 2, 3))
+    edge.updater.offer(release(2, same_model).envelope, NOW)
+    edge.updater.step(0.0)
+    edge.bring(release(3, same_model))
+    assert edge.slot.running_version == 3
+
+
+# What must not run.
+
+
+@pytest.mark.parametrize(
+    ("made", "fault"),
+    [
+        (lambda: release(2, signer=generate_signer()), "SignatureError: signed by 0 of 1"),
+        (lambda: release(2, expires_at=NOW - timedelta(seconds=1)), "ExpiredManifestError"),
+        (lambda: release(2, preprocessing_version=2), "UnsupportedManifestError: version 2 needs preprocessing 2"),
+    ],
+)
+def test_a_release_that_is_not_trusted_is_not_fetched(edge: TalkingUpdater, made: Making, fault: str) -> None:
+    """A foreign signature, a passed expiry or a need that we do not have: reported once with its reason."""
+    bad = made()
+    for _ in range(3):
+        edge.bring(bad)
+    assert edge.requests == []
+    assert [report.phase for report in edge.reports] == [ModelPhase.REJECTED]
+    assert fault in edge.last.reason
+    assert edge.slot.running_version == 1
+
+
+def test_an_older_release_is_refused(tmp_path: Path) -> None:
+    """Versions only grow: a signed release of yesterday is no way back."""
+    edge = TalkingUpdater(filled_slot(tmp_path, release(4), release(5)))
+    edge.bring(release(4))
+    assert "OldVersionError: version 4" in edge.last.reason
+    assert edge.requests == []
+    assert edge.slot.running_version == 5
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\0", b"garbage", b"{}", b"[]", b"null", b'{"payload": 1}', release(2).envelope[:-20], bytes(200_000)]
+)
+def test_garbage_on_the_model_update_topic_is_reported(edge: TalkingUpdater, garbage: bytes) -> None:
+    """Bytes that are no envelope are named as such, and the model in use goes on."""
+    edge.updater.offer(garbage, NOW)
+    edge.updater.step(0.0)
+    assert "EnvelopeError" in edge.last.reason
+    assert edge.last.phase is ModelPhase.REJECTED
+    assert edge.slot.running_version == 1
+    edge.bring(release(2))
+    assert edge.slot.running_version == 2
+
+
+def test_chunks_that_nobody_asked_for_are_dropped(edge: TalkingUpdater) -> None:
+    """A chunk without a download, or of another release, is not kept."""
+    second, third = release(2), release(3)
+    edge.updater.chunk("0" * 64, b"garbage")
+    edge.updater.offer(second.envelope, NOW)
+    foreign = next(sha256 for sha256 in third.chunks if sha256 not in second.chunks)
+    edge.updater.chunk(foreign, third.chunks[foreign])
+    edge.updater.chunk("../../escape", b"garbage")
+    kept = [path for path in edge.slot.folder.rglob("*") if path.is_file() and "incoming" in path.parts]
+    assert kept == []
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", bytes(70_000)])
+def test_a_chunk_with_another_hash_is_dropped_and_asked_for_again(edge: TalkingUpdater, garbage: bytes) -> None:
+    """Bytes that are not the chunk's do not count: it is asked for again, and the release still arrives."""
+    second = release(2)
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.0)
+    for sha256 in edge.requests[0].chunks:
+        edge.updater.chunk(sha256, garbage)
+    edge.updater.step(CHUNK_TIMEOUT_S)
+    assert set(edge.requests[1].chunks) == set(second.chunks)
+    edge.give_wanted(second, 2 * CHUNK_TIMEOUT_S)
+    assert edge.slot.running_version == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "fault"),
+    [
+        (lambda: release(2, described={MODEL_FILE: b"other"}), "HashMismatchError: model.onnx"),
+        (lambda: release(2, described={GOLDEN_FILE: b"other"}), "HashMismatchError: golden.cbor"),
+        (lambda: release(2, golden_file=golden([[0, 0, 9]] * 3, golden_slices())), "SelfTestError: logits"),
+        (lambda: release(2, golden_file=b"garbage"), "SelfTestError: the golden slices cannot be read"),
+        (lambda: release(2, b"no network", golden([[0, 0, 9]] * 3, golden_slices())), "UnreadableNetworkError"),
+        (lambda: release(2, network()[:-40], golden([[0, 0, 9]] * 3, golden_slices())), "UnreadableNetworkError"),
+        (lambda: release(2, network(fault="index"), golden([[0, 0, 9]] * 3, golden_slices())), "SelfTestError"),
+        (lambda: release(2, network((float("nan"), 0, 0)), golden([[0, 0, 9]] * 3, golden_slices())), "not finite"),
+    ],
+)
+def test_a_release_that_does_not_hold_what_it_says_is_not_swapped_in(
+    edge: TalkingUpdater, made: Making, fault: str
+) -> None:
+    """Wrong hashes, a broken network, golden slices that disagree: rejected with the reason, and not fetched again."""
+    bad = made()
+    edge.bring(bad)
+    assert edge.phases == [ModelPhase.DOWNLOADING, ModelPhase.TESTING, ModelPhase.REJECTED]
+    assert fault in edge.last.reason
+    assert edge.slot.running_version == 1
+    asked = len(edge.requests)
+    edge.bring(bad)
+    assert len(edge.requests) == asked
+    assert restart(edge).slot.running_version == 1
+    edge.bring(release(3))
+    assert edge.slot.running_version == 3
+
+
+# Probation.
+
+
+def test_a_model_that_fails_on_slices_is_rolled_back(edge: TalkingUpdater) -> None:
+    """One failed reading in probation brings the predecessor back, with the reason; the release is not tried again."""
+    second = release(2)
+    edge.bring(second)
+    edge.read_slices(1)
+    edge.read_slices(1, fault="NotFiniteError: the logits are nan")
+    assert edge.last.phase is ModelPhase.ROLLED_BACK
+    assert edge.last.reason == "NotFiniteError: the logits are nan"
+    assert edge.slot.running_version == 1
+    assert restart(edge).slot.running_version == 1
+    edge.bring(second)
+    assert edge.slot.running_version == 1
+    edge.bring(release(3))
+    edge.read_slices(PROBATION_SLICES)
+    assert edge.slot.running_version == 3
+    assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_readings_of_the_predecessor_do_not_count(edge: TalkingUpdater) -> None:
+    """A slice that the old model was reading while the new one came in says nothing of the new one."""
+    edge.bring(release(2))
+    for _ in range(PROBATION_SLICES):
+        edge.updater.slice_was_read(1)
+    edge.updater.slice_was_read(1, fault="a fault of the old model")
+    edge.updater.step(0.0)
+    assert edge.last.phase is ModelPhase.PROBATION
+    assert edge.slot.running_version == 2
+
+
+@pytest.mark.parametrize(
+    "disturbance",
+    [
+        b"garbage",
+        release(3, signer=generate_signer()).envelope,
+        release(1).envelope,
+        release(2).envelope,
+        release(3).envelope,
+    ],
+)
+def test_nothing_that_is_offered_ends_a_probation(edge: TalkingUpdater, disturbance: bytes) -> None:
+    """Whatever is offered in the midst of it, good or bad: a model that fails is still rolled back."""
+    edge.bring(release(2))
+    edge.updater.offer(disturbance, NOW)
+    edge.updater.step(0.0)
+    edge.read_slices(1, fault="NotFiniteError")
+    assert edge.slot.running_version == 1
+    assert ModelPhase.ROLLED_BACK in edge.phases
+
+
+@pytest.mark.parametrize("disturbance", [b"garbage", release(1).envelope])
+def test_a_probation_that_was_disturbed_still_ends_well(edge: TalkingUpdater, disturbance: bytes) -> None:
+    """After a refused offer the clean readings still count, and the model is reported as active."""
+    edge.bring(release(2))
+    edge.updater.offer(disturbance, NOW)
+    edge.read_slices(PROBATION_SLICES)
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert edge.slot.running_version == 2
+
+
+# Restarts and disks.
+
+
+def test_a_download_goes_on_after_a_restart(edge: TalkingUpdater) -> None:
+    """With half of the chunks on disk only the other half is asked for."""
+    second = release(2)
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.0)
+    half = edge.requests[0].chunks[: len(second.chunks) // 2]
+    for sha256 in half:
+        edge.updater.chunk(sha256, second.chunks[sha256])
+    after = restart(edge)
+    assert after.slot.running_version == 1
+    after.bring(second)
+    asked = [sha256 for request in after.requests for sha256 in request.chunks]
+    assert sorted(asked) == sorted(set(second.chunks) - set(half))
+    assert after.slot.running_version == 2
+
+
+def test_a_chunk_that_was_damaged_on_disk_is_fetched_again(edge: TalkingUpdater) -> None:
+    """A kept chunk that is no longer what it was costs one more request, not the release."""
+    second = release(2)
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.0)
+    first, *others = edge.requests[0].chunks
+    for sha256 in (first, *others[:-1]):
+        edge.updater.chunk(sha256, second.chunks[sha256])
+    (edge.slot.folder / "incoming" / first).write_bytes(b"damaged")
+    after = restart(edge)
+    after.bring(second)
+    assert [set(request.chunks) for request in after.requests] == [{others[-1], first}]
+    assert after.slot.running_version == 2
+
+
+def test_a_chunk_that_the_disk_does_not_take_is_asked_for_again(edge: TalkingUpdater) -> None:
+    """While chunks cannot be written the model in use goes on; once they can, the release arrives."""
+    second = release(2)
+    blocked = edge.slot.folder / "incoming"
+    blocked.write_text("a file where the folder should be")
+    edge.updater.offer(second.envelope, NOW)
+    edge.updater.step(0.0)
+    for sha256 in edge.requests[0].chunks:
+        edge.updater.chunk(sha256, second.chunks[sha256])
+    edge.updater.step(1.0)
+    assert edge.last.phase is ModelPhase.DOWNLOADING
+    assert edge.slot.running_version == 1
+    blocked.unlink()
+    edge.give_wanted(second, CHUNK_TIMEOUT_S)
+    assert edge.slot.running_version == 2
+
+
+@pytest.mark.parametrize("blocked", ["00000002", f"{ACTIVE_FILE}.part"])
+def test_a_release_that_the_disk_does_not_take_may_come_again(edge: TalkingUpdater, blocked: str) -> None:
+    """When staging or swapping cannot be written that is reported; offered again after the repair, the release runs."""
+    place = edge.slot.folder / blocked
+    if blocked == "00000002":
+        place.write_text("a file where the release's folder should be")
+    else:
+        place.mkdir()
+    second = release(2)
+    edge.bring(second)
+    assert edge.last.phase is ModelPhase.REJECTED
+    assert "cannot be stored" in edge.last.reason
+    assert edge.slot.running_version == 1
+    assert restart(edge).slot.running_version == 1
+    place.unlink() if place.is_file() else place.rmdir()
+    edge.bring(second)
+    assert edge.slot.running_version == 2
+
+
+def test_a_roll_back_needs_no_disk(edge: TalkingUpdater) -> None:
+    """A failing model leaves the slot although active.json cannot be written, and the updater goes on."""
+    edge.bring(release(2))
+    (edge.slot.folder / f"{ACTIVE_FILE}.part").mkdir()
+    edge.read_slices(1, fault="NotFiniteError")
+    assert edge.slot.running_version == 1
+    assert edge.last.phase is ModelPhase.ROLLED_BACK
+
+
+def test_the_slot_is_never_without_a_model(edge: TalkingUpdater) -> None:
+    """Between any two things that the updater does there is a model to read with, good releases and bad ones alike."""
+    slices = golden_slices(1)
+    bad = release(3, golden_file=golden([[0, 0, 9]] * 3, golden_slices()))
+    for each in (release(2), bad, release(4, b"no network", b"x"), release(5, signer=generate_signer()), release(6)):
+        edge.updater.offer(each.envelope, NOW)
+        for now_s in range(4):
+            edge.updater.step(now_s * CHUNK_TIMEOUT_S)
+            for sha256, data in list(each.chunks.items())[:: 2 if now_s == 0 else 1]:
+                edge.updater.chunk(sha256, data)
+                assert edge.slot.current is not None
+            edge.updater.step(now_s * CHUNK_TIMEOUT_S)
+            assert edge.slot.current is not None
+            assert edge.slot.current.reader.logits(slices).shape == (1, 3)
+        edge.read_slices(1, fault="a fault" if each.manifest.version == 2 else "")
+        assert edge.slot.current is not None
+    assert edge.slot.running_version == 6

@@ -1,0 +1,356 @@
+"""A retraining from request to release, step by step, with its objects in a real store and no trainer but this file."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pytest
+from worker_parts import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    NOW,
+    add_labelled,
+    cohort,
+    constant_network,
+    later,
+    network,
+    patient_key,
+    release,
+    trusted_by,
+)
+
+from cloud_worker.ledger import Ledger
+from cloud_worker.object_store import ObjectStore
+from cloud_worker.retrain import Side, side_of
+from cloud_worker.retraining import READ_BATCH, Retraining
+from cloud_worker.settings import GateSettings, RetrainSettings, WorkerSettings
+from protocol.labels import Label
+from protocol.manifest import MODEL_FILE, check_file, sha256_of
+from protocol.messages import Dataset, RetrainRequest, RetrainResult, UploadedFile
+from protocol.signing import generate_signer
+
+POLICY = RetrainSettings(min_new_labels=3, min_patients_per_class=1, cooldown_s=600, silence_s=60)
+SETTINGS = WorkerSettings(retrain=POLICY, gate=GateSettings(min_held_back_patients=3))
+SIGNER = generate_signer()
+PATIENTS = cohort(12)
+LEARNT = b"weights after learning"
+Files = dict[str, bytes]
+
+
+@dataclass
+class Loop:
+    """Everything about one worker's retraining; the incumbent calls every slice Normal."""
+
+    store: ObjectStore
+    ledger: Ledger
+    retraining: Retraining
+
+    def request(self, now: datetime = NOW) -> RetrainRequest:
+        """Step until a retraining is asked for."""
+        (request,) = self.retraining.step(now)
+        self.ledger.touch_request(request.request_id, published_at=now)
+        return request
+
+    def answer(self, request: RetrainRequest, files: Files, now: datetime = NOW) -> None:
+        """Upload the files, say so, and let the gate decide."""
+        for name, data in files.items():
+            put(request.upload_urls[name], data)
+        self.retraining.take_result(result(request, files), now)
+        assert self.retraining.step(now) == []
+
+    def again(self) -> Retraining:
+        """Return the worker's retraining after a restart."""
+        return Retraining(SETTINGS, self.store, self.ledger, SIGNER)
+
+
+@pytest.fixture
+def loop(store: ObjectStore, ledger: Ledger) -> Loop:
+    add_labelled(store, ledger, PATIENTS)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    return Loop(store, ledger, Retraining(SETTINGS, store, ledger, SIGNER))
+
+
+def trained(model: bytes | None = None) -> Files:
+    """Return what a trainer uploads; by default a network that reads every slice rightly."""
+    return {
+        "model.onnx": network() if model is None else model,
+        "checkpoint.safetensors": LEARNT,
+        "report.json": b"{}",
+    }
+
+
+def result(request: RetrainRequest, files: Files) -> RetrainResult:
+    return RetrainResult(
+        request_id=request.request_id,
+        outcome="candidate",
+        at=NOW,
+        trainer="trainer-test",
+        architecture=ARCHITECTURE,
+        files={name: UploadedFile(sha256=sha256_of(data), size=len(data)) for name, data in files.items()},
+        temperature=1.5,
+        training_data_sha256="1" * 64,
+        split_sha256="2" * 64,
+    )
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read()
+
+
+def put(url: str, data: bytes) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, data=data, method="PUT"), timeout=10) as answer:
+        assert answer.status == 200
+
+
+def reasons(ledger: Ledger) -> list[str]:
+    return [decision.reason for decision in ledger.decisions()]
+
+
+def test_the_policy_fires_once_and_every_decision_is_on_record(store: ObjectStore, ledger: Ledger) -> None:
+    """Each new reason for waiting is recorded once, the firing too; while a request is open there is no second one."""
+    retraining = Retraining(SETTINGS, store, ledger, SIGNER)
+    assert [*retraining.step(NOW), *retraining.step(later(1))] == []
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    assert retraining.step(later(2)) == []
+    add_labelled(store, ledger, PATIENTS)
+    (request,) = retraining.step(later(3))
+    ledger.touch_request(request.request_id, published_at=later(3))
+    assert retraining.step(later(4)) == []
+    beginnings = ("nothing released yet", "fewer than 3 new labels", "36 new labels", "a retraining is under way")
+    assert len(reasons(ledger)) == len(beginnings)
+    assert all(reason.startswith(text) for reason, text in zip(reasons(ledger), beginnings, strict=True))
+    assert [decision.fired for decision in ledger.decisions()] == [False, False, True, False]
+    assert [stored.request_id for stored in ledger.requests_open()] == [request.request_id]
+
+
+def test_workers_that_decide_at_once_ask_once(loop: Loop) -> None:
+    """However many workers decide in the same moment, what they publish is one request, the one in the ledger."""
+    asked: list[RetrainRequest] = []
+    together = threading.Barrier(4)
+
+    def decide() -> None:
+        with Ledger(loop.ledger.url) as ledger:
+            retraining = Retraining(SETTINGS, loop.store, ledger, SIGNER)
+            together.wait()
+            asked.extend(retraining.step(NOW))
+
+    threads = [threading.Thread(target=decide) for _ in range(together.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (open_one,) = loop.ledger.requests_open()
+    assert {request.request_id for request in asked} == {open_one.request_id}
+
+
+def test_the_data_set_has_every_slice_but_those_of_held_back_patients(loop: Loop) -> None:
+    """The data set lists the labelled slices of patients to learn from, on their side, and no held-back patient."""
+    request = loop.request()
+    data = fetch(request.dataset_url)
+    assert sha256_of(data) == request.dataset_sha256
+    dataset = Dataset.model_validate_json(data)
+    sides = {patient_key(each.patient): side_of(patient_key(each.patient), POLICY) for each in PATIENTS}
+    assert set(sides.values()) == set(Side)
+    assert {entry.patient_key: entry.split for entry in dataset.slices} == {
+        patient: side.value for patient, side in sides.items() if side is not Side.HELD_BACK
+    }
+    assert {entry.label for entry in dataset.slices} == set(Label)
+
+
+def test_a_trainer_needs_no_key_of_the_store(loop: Loop) -> None:
+    """Every URL of a request, and of its data set, works for urllib as it is, and not without its signature."""
+    request = loop.request()
+    assert fetch(request.base_checkpoint_url) == CHECKPOINT
+    assert sha256_of(CHECKPOINT) == request.base_checkpoint_sha256
+    dataset = Dataset.model_validate_json(fetch(request.dataset_url))
+    for entry in dataset.slices:
+        assert sha256_of(fetch(entry.url)) == entry.image_sha256
+    for name, url in request.upload_urls.items():
+        put(url, name.encode())
+    for url in (request.dataset_url, request.base_checkpoint_url, dataset.slices[0].url):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            fetch(url.split("?")[0])
+        assert refused.value.code == 403
+
+
+def test_a_better_candidate_becomes_the_next_release(loop: Loop) -> None:
+    """What passes the gate is version 2: signed, with the figures that it passed by, and its files in the store."""
+    add_labelled(loop.store, loop.ledger, cohort(30, "more"), first=len(PATIENTS))
+    request = loop.request()
+    loop.answer(request, trained(), later(60))
+    released = loop.ledger.latest_release()
+    assert released is not None
+    manifest = trusted_by(SIGNER, released.envelope)
+    assert (manifest.version, manifest.architecture, manifest.temperature) == (2, ARCHITECTURE, 1.5)
+    assert manifest.metrics["gate"]["accepted"]
+    assert manifest.metrics["gate"]["candidate"]["value"] == 1
+    assert manifest.metrics["gate"]["n_slices"] > READ_BATCH
+    for name, described in manifest.files.items():
+        check_file(name, described, loop.store.get(released.files[name]))
+    assert loop.store.get(released.files[MODEL_FILE]) == trained()["model.onnx"]
+    assert loop.store.get(released.checkpoint_key) == LEARNT
+    assert released.request_id == request.request_id
+    assert loop.again().step(later(120)) == []
+    assert [each.version for each in loop.ledger.releases()] == [1, 2]
+
+
+def test_the_next_retraining_starts_from_the_new_release(loop: Loop) -> None:
+    """After a release, new labels and the cooldown, the next request is based on version 2."""
+    loop.answer(loop.request(), trained())
+    add_labelled(loop.store, loop.ledger, cohort(2, "new"), first=len(PATIENTS))
+    assert loop.retraining.step(later(599)) == []
+    request = loop.request(later(600))
+    assert request.base_version == 2
+    assert fetch(request.base_checkpoint_url) == LEARNT
+
+
+REFUSED: dict[str, tuple[Files, Files, str]] = {
+    "wrong hash": (trained(), {**trained(), "model.onnx": b"another"}, "HashMismatchError: model.onnx"),
+    "wrong checkpoint": (trained(), {**trained(), "checkpoint.safetensors": b"x"}, "HashMismatchError: checkpoint"),
+    "missing upload": (trained(), {"report.json": b"{}"}, "ObjectMissingError"),
+    "a file not named": ({"report.json": b"{}"}, {"report.json": b"{}"}, "the trainer named no model.onnx"),
+    "broken network": (trained(b"no network"), trained(b"no network"), "UnreadableNetworkError"),
+    "failing network": (trained(network(reshape_to=7)),) * 2 + ("the network fails on a slice",),
+    "not finite": (trained(network((float("nan"),) * 3)),) * 2 + ("values that are not finite",),
+    "no better": (trained(constant_network(Label.NORMAL)),) * 2 + ("is not above the incumbent's",),
+}
+
+
+@pytest.mark.parametrize(("named", "uploaded", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_candidate_that_cannot_be_released_is_refused_with_its_reason(
+    loop: Loop, named: Files, uploaded: Files, reason: str
+) -> None:
+    """A candidate that is not what it says, is no network of ours or no better is refused once; nothing is released."""
+    request = loop.request()
+    for name, data in uploaded.items():
+        put(request.upload_urls[name], data)
+    loop.retraining.take_result(result(request, named), NOW)
+    for retraining in (loop.retraining, loop.again()):
+        assert retraining.step(later(1)) == []
+    (candidate,) = loop.ledger.candidates()
+    assert candidate.verdict == "refused"
+    assert reason in candidate.reason
+    assert loop.ledger.requests_open() == []
+    assert len(loop.ledger.releases()) == 1
+
+
+def test_after_a_crash_between_decision_and_release_it_is_released_once(loop: Loop) -> None:
+    """A candidate that was accepted before the worker died is released by the next one, exactly once."""
+    accept_without_release(loop)
+    for seconds in (60, 61):
+        assert loop.again().step(later(seconds)) == []
+        assert [each.version for each in loop.ledger.releases()] == [1, 2]
+
+
+def test_what_is_released_is_what_was_judged(loop: Loop) -> None:
+    """Files that are uploaded anew after the gate's decision change nothing about the release."""
+    request = accept_without_release(loop)
+    for name in trained():
+        put(request.upload_urls[name], b"something else")
+    loop.again().step(later(60))
+    released = loop.ledger.releases()[1]
+    assert loop.store.get(released.files[MODEL_FILE]) == trained()["model.onnx"]
+    assert loop.store.get(released.checkpoint_key) == LEARNT
+
+
+def accept_without_release(loop: Loop) -> RetrainRequest:
+    """Leave store and ledger as a worker does that dies after its decision: one without a key goes no further."""
+    keyless = replace(loop, retraining=Retraining(SETTINGS, loop.store, loop.ledger, None))
+    request = keyless.request()
+    keyless.answer(request, trained())
+    return request
+
+
+def test_without_a_signing_key_a_candidate_waits(loop: Loop) -> None:
+    """Without a key an accepted candidate is kept, and nothing is released however often the worker steps."""
+    request = accept_without_release(loop)
+    keyless = Retraining(SETTINGS, loop.store, loop.ledger, None)
+    assert [keyless.step(later(seconds)) for seconds in range(3)] == [[], [], []]
+    assert [each.request_id for each in loop.ledger.accepted_unreleased()] == [request.request_id]
+    assert len(loop.ledger.releases()) == 1
+
+
+def failed(request_id: str) -> RetrainResult:
+    return RetrainResult(request_id=request_id, outcome="failed", at=NOW, trainer="t", reason="no luck")
+
+
+def test_a_failed_retraining_is_asked_for_again_after_the_cooldown(loop: Loop) -> None:
+    """A failed result closes its request; its labels count again, and after the cooldown there is a new request."""
+    request = loop.request()
+    loop.retraining.take_result(failed(request.request_id), later(10))
+    assert loop.ledger.request(request.request_id).state == "failed"
+    assert loop.ledger.new_labels() == len(PATIENTS)
+    assert loop.retraining.step(later(599)) == []
+    assert loop.request(later(600)).request_id != request.request_id
+
+
+@pytest.mark.parametrize(
+    "said",
+    [lambda _: failed("nobodys"), lambda request: result(request, trained()).model_copy(update={"request_id": "x"})],
+)
+def test_a_result_that_nobody_asked_for_changes_nothing(
+    loop: Loop, said: Callable[[RetrainRequest], RetrainResult]
+) -> None:
+    """Results of unknown requests leave no trace, and the open request stays open."""
+    request = loop.request()
+    before = loop.ledger.counts()
+    loop.retraining.take_result(said(request), NOW)
+    assert loop.ledger.counts() == before
+    assert [each.request_id for each in loop.ledger.requests_open()] == [request.request_id]
+
+
+def test_a_result_that_comes_twice_counts_once(loop: Loop) -> None:
+    """The same result again, or a failure after it, changes nothing once the candidate is decided."""
+    request = loop.request()
+    loop.answer(request, trained())
+    before = loop.ledger.counts()
+    loop.retraining.take_result(result(request, trained()), later(1))
+    loop.retraining.take_result(failed(request.request_id), later(1))
+    assert loop.retraining.step(later(2)) == []
+    assert loop.ledger.request(request.request_id).state == "candidate"
+    assert loop.ledger.counts() == before | {"retrain_decisions": loop.ledger.counts()["retrain_decisions"]}
+
+
+def test_a_silent_request_is_asked_again(loop: Loop) -> None:
+    """A request that was not published, or whose trainer fell silent, is asked for again, and not before."""
+    (request,) = loop.retraining.step(NOW)
+    assert loop.retraining.step(later(1)) == [request]
+    loop.ledger.touch_request(request.request_id, published_at=later(1))
+    assert loop.retraining.step(later(61)) == []
+    loop.ledger.touch_request(request.request_id, heard_at=later(30))
+    assert loop.retraining.step(later(90)) == []
+    assert loop.retraining.step(later(91)) == [request]
+    assert loop.again().step(later(91)) == [request]
+
+
+def test_a_request_asked_again_has_urls_that_hold(loop: Loop) -> None:
+    """Before its URLs expire a silent request is given fresh ones, in its data set too, and is otherwise the same."""
+    request = loop.request()
+    halfway = NOW + loop.store.presign_expiry / 2
+    (renewed,) = loop.retraining.step(halfway)
+    assert renewed.dataset_sha256 != request.dataset_sha256
+    fixed = {"request_id", "base_version", "base_checkpoint_sha256", "architecture", "seed", "requested_at", "reason"}
+    assert renewed.model_dump(include=fixed) == request.model_dump(include=fixed)
+    before, after = (Dataset.model_validate_json(fetch(each.dataset_url)) for each in (request, renewed))
+    assert after.created_at == halfway
+    bare = {"slices": {"__all__": {"url"}}, "created_at": True}
+    assert after.model_dump(exclude=bare) == before.model_dump(exclude=bare)
+    assert sha256_of(fetch(after.slices[0].url)) == after.slices[0].image_sha256
+    assert loop.ledger.request(request.request_id).message == renewed
+    assert loop.again().step(halfway) == [renewed]
+    loop.answer(renewed, trained(), halfway)
+    assert len(loop.ledger.releases()) == 2
+
+
+def test_a_request_whose_data_set_is_gone_is_given_up(loop: Loop) -> None:
+    """A silent request whose data set the store has lost is closed as failed, and a new one takes its place."""
+    request = loop.request()
+    lost = request.model_copy(update={"dataset_sha256": "0" * 64})
+    loop.ledger.touch_request(request.request_id, message=lost)
+    (fresh,) = loop.retraining.step(later(600))
+    assert loop.ledger.request(request.request_id).state == "failed"
+    assert fresh.request_id != request.request_id

@@ -1,0 +1,300 @@
+"""The desk reads again, says its verdicts, announces releases, serves their chunks, and asks for retrainings."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from worker_parts import (
+    EDGE,
+    NOW,
+    SITE,
+    Peer,
+    add_labelled,
+    cohort,
+    constant_network,
+    deciding,
+    network,
+    network_file,
+    outbound,
+    quick,
+    release,
+    slice_read,
+    trusted_by,
+    wait_until,
+)
+
+from broker.embedded import EmbeddedBroker
+from broker.messages import Inbound, Outbound
+from broker.settings import BrokerSettings
+from cloud_worker.embedded_s3 import EmbeddedS3
+from cloud_worker.ledger import Ledger
+from cloud_worker.object_store import ObjectStore, image_key
+from cloud_worker.second_reader import SecondReader
+from cloud_worker.settings import RetrainSettings, WorkerSettings
+from protocol.labels import Label
+from protocol.manifest import Manifest, check_file
+from protocol.messages import ChunkRequest, Message, RetrainPhase, RetrainResult, RetrainStatus, SliceRead, Verdict
+from protocol.signing import generate_signer
+from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
+
+SIGNER = generate_signer()
+SETTINGS = WorkerSettings(name="desk-test", poll_s=0.02, store_retry_s=0.05)
+VERDICTS = edge_topic(SITE, EDGE, Kind.VERDICT)
+CHUNKS = chunk_filter(SITE, EDGE)
+REQUESTS = cloud_topic(Kind.RETRAIN_REQUEST)
+
+
+def announced(version: int) -> Callable[[Inbound], bool]:
+    """Tell whether what arrived is the signed announcement of this version."""
+    return lambda heard: heard.topic == FLEET_DESIRED and trusted_by(SIGNER, heard.payload).version == version
+
+
+def chunk(sha256: str) -> Callable[[Inbound], bool]:
+    """Tell whether what arrived is this chunk."""
+    return lambda heard: parse(heard.topic).sha256 == sha256
+
+
+def wants(version: int, chunks: Sequence[str]) -> Outbound:
+    return outbound(ChunkRequest(version=version, chunks=tuple(chunks)), "get-1")
+
+
+def store_slice(store: ObjectStore, ledger: Ledger, said: SliceRead, stored_bytes: bytes | None = None) -> None:
+    """Enter a slice as the receiver does; other bytes stand for an object that was damaged since."""
+    key = image_key(said.image_sha256)
+    store.put(key, said.image if stored_bytes is None else stored_bytes, "image/png")
+    ledger.store_slice(message_id=said.slice_id, site=SITE, edge=EDGE, slice=said, image_key=key, received_at=NOW)
+
+
+def fetch(edge: Peer, manifest: Manifest) -> dict[str, bytes]:
+    """Ask for every chunk of a release as an edge does, and put the files together."""
+    return {
+        name: b"".join(edge.ask(wants(manifest.version, [sha256]), chunk(sha256)).payload for sha256 in file.chunks)
+        for name, file in manifest.files.items()
+    }
+
+
+def test_the_latest_release_is_announced_to_whoever_comes_later(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """The latest release is retained on the fleet's topic, signed; a newer one follows it without a restart."""
+    for model in (network(), constant_network(Label.NORMAL)):
+        release(store, ledger, SIGNER, model)
+    edge = peer(FLEET_DESIRED)
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        edge.hear(announced(2), "version 2")
+        assert peer(FLEET_DESIRED).hear(announced(2), "version 2, for a later one").retained
+        with Ledger(ledger.url) as elsewhere:
+            release(store, elsewhere, SIGNER, network())
+        edge.hear(announced(3), "version 3")
+
+
+def test_a_broker_that_forgot_the_release_is_told_again(
+    store: ObjectStore,
+    ledger: Ledger,
+    running_broker: EmbeddedBroker,
+    broker_settings: BrokerSettings,
+    peer: Callable[..., Peer],
+) -> None:
+    """After the broker was killed and started again, a new subscriber still gets the latest release."""
+    release(store, ledger, SIGNER, network())
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        peer(FLEET_DESIRED).hear(announced(1), "version 1")
+        running_broker.kill()
+        with EmbeddedBroker(running_broker.port), Peer(broker_settings, FLEET_DESIRED) as edge:
+            edge.hear(announced(1), "version 1 again")
+
+
+def test_chunks_make_the_files_of_the_release(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """The chunks that an edge asks for are the release's files; of an older release too."""
+    made = [release(store, ledger, SIGNER, model) for model in (network(), constant_network(Label.NORMAL))]
+    edge = peer(CHUNKS)
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        for each in made:
+            files = fetch(edge, each.manifest)
+            for name, data in files.items():
+                check_file(name, each.manifest.files[name], data)
+            assert files == each.files
+
+
+def test_what_no_release_has_is_passed_over(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """Unknown versions and unknown chunks are passed over, also where the store has lost a release's files."""
+    made = release(store, ledger, SIGNER, network())
+    lost = replace(ledger.releases()[0], version=2, sha256="f" * 64, files={"model.onnx": "models/ff/lost"})
+    ledger.add_release(lost)
+    edge, (first, *_) = peer(CHUNKS), made.manifest.files["model.onnx"].chunks
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        edge.ask(wants(1, [first]), chunk(first))
+        edge.say(wants(99, [first]))
+        edge.say(wants(2, [first]))
+        edge.say(wants(1, ["0" * 64, first]))
+        edge.hear(chunk(first), "the chunk that is known")
+        edge.drain(0.2)
+        assert edge.heard == []
+
+
+def test_chunks_asked_for_while_the_store_is_away_come_when_it_is_back(
+    s3_server: EmbeddedS3,
+    store: ObjectStore,
+    ledger: Ledger,
+    broker_settings: BrokerSettings,
+    peer: Callable[..., Peer],
+) -> None:
+    """With S3 killed the desk waits with what it was asked, and answers when S3 is back."""
+    old, new = (release(store, ledger, SIGNER, network()).manifest.files["model.onnx"].chunks[0] for _ in range(2))
+    edge = peer(CHUNKS)
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        edge.ask(wants(1, [old]), chunk(old))
+        s3_server.kill()
+        try:
+            edge.say(wants(2, [new]))
+            edge.drain(0.3)
+            assert edge.heard == []
+        finally:
+            s3_server.start()
+        edge.hear(chunk(new), "the chunk")
+
+
+def test_a_verdict_is_said_after_the_second_reading_and_after_the_review(
+    tmp_path: Path, store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """The edge hears what the second reader sees and whether it disagrees, and then what a person says of it."""
+    edge = peer(VERDICTS)
+    reader = SecondReader(network_file(tmp_path / "second", network()), "second")
+    store_slice(store, ledger, slice_read(1, Label.COVID_19))
+    with deciding(SETTINGS, broker_settings, store, ledger, reader):
+        verdict = edge.hear_message(Kind.VERDICT)
+        assert isinstance(verdict, Verdict)
+        assert verdict.second is not None
+        assert (verdict.first.label, verdict.second.label) == (Label.NORMAL, Label.COVID_19)
+        assert verdict.second.model == reader.ref
+        assert verdict.disagreement is not None
+        assert verdict.disagreement.kind == "label"
+        assert [each.slice.slice_id for each in ledger.open_disagreements()] == ["slice-1"]
+        label(ledger.url, "slice-1", Label.PNEUMONIA)
+        reviewed = edge.hear_message(Kind.VERDICT, lambda verdict: verdict.review)
+        assert reviewed.review.label is Label.PNEUMONIA
+        assert reviewed.second == verdict.second
+    assert ledger.open_disagreements() == []
+
+
+def label(ledger_url: str, slice_id: str, word: Label) -> None:
+    """Set a label as a reviewer does: by the command, in a process of its own."""
+    command = [sys.executable, "-m", "sliceloop", "label", "set", slice_id, word, "--reviewer", "dr-test"]
+    environment = {**os.environ, "SLICELOOP_WORKER__LEDGER_URL": ledger_url}
+    subprocess.run(command, check=True, env=environment, timeout=60)
+
+
+def test_slices_that_cannot_be_read_again_hold_up_no_other(
+    tmp_path: Path, store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """A slice whose object is missing or damaged is left without a second reading; the next one gets its own."""
+    edge, missing = peer(VERDICTS), slice_read(1)
+    key = image_key(missing.image_sha256)
+    ledger.store_slice(message_id="m-1", site=SITE, edge=EDGE, slice=missing, image_key=key, received_at=NOW)
+    store_slice(store, ledger, slice_read(2), b"damaged")
+    store_slice(store, ledger, slice_read(3))
+    reader = SecondReader(network_file(tmp_path / "second", network()), "second")
+    with deciding(SETTINGS, broker_settings, store, ledger, reader):
+        assert edge.hear_message(Kind.VERDICT).slice_id == "slice-3"
+    assert [stored.slice_id for stored in ledger.slices_without("second")] == ["slice-1", "slice-2"]
+
+
+def test_a_second_reader_that_answers_nonsense_stops_nothing(
+    tmp_path: Path, store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """With a second reader whose answers are not finite no slice gets a second reading, and all else goes on."""
+    edge = peer(FLEET_DESIRED)
+    store_slice(store, ledger, slice_read(1))
+    nonsense = network_file(tmp_path / "second", network((float("nan"),) * 3))
+    with deciding(SETTINGS, broker_settings, store, ledger, SecondReader(nonsense, "second")):
+        release(store, ledger, SIGNER, network())
+        edge.hear(announced(1), "the release")
+    assert len(ledger.slices_without("second")) == 1
+    assert ledger.dead_letters() == []
+
+
+def test_a_retraining_is_asked_for_until_a_trainer_is_heard(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """A due request is published, and again while no trainer speaks; what the trainer says is remembered."""
+    policy = RetrainSettings(min_new_labels=3, min_patients_per_class=1, silence_s=0.2)
+    add_labelled(store, ledger, cohort(8))
+    release(store, ledger, SIGNER, network())
+    trainer = peer(REQUESTS)
+    with deciding(SETTINGS.model_copy(update={"retrain": policy}), broker_settings, store, ledger):
+        said = [trainer.hear_message(Kind.RETRAIN_REQUEST) for _ in range(3)]
+        (request,) = ledger.requests()
+        assert {each.request_id for each in said} == {request.request_id}
+        stranger = RetrainStatus(request_id="nobodys", trainer="t", phase=RetrainPhase.TRAINING, at=NOW)
+        trainer.say(outbound(stranger, "s-0"))
+        trainer.say(outbound(stranger.model_copy(update={"request_id": request.request_id}), "s-1"))
+        wait_until(lambda: ledger.request(request.request_id).last_heard_at is not None, "the trainer was heard")
+        failed = {"request_id": request.request_id, "outcome": "failed", "at": NOW, "trainer": "t", "reason": "no"}
+        trainer.say(outbound(RetrainResult.model_validate(failed), "r-1"))
+        wait_until(lambda: ledger.request(request.request_id).state == "failed", "the request is closed")
+    assert len(ledger.requests()) == 1
+    assert ledger.dead_letters() == []
+
+
+@dataclass
+class Ward:
+    """An edge beside a desk that has served a chunk of its release, and the desk's ledger."""
+
+    edge: Peer
+    ledger: Ledger
+    chunk: str
+
+
+@pytest.fixture(scope="module")
+def ward(shared_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    """One desk for all odd messages: each also shows that the one before did no harm."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('ward') / 'ledger.sqlite'}"
+    with EmbeddedBroker() as broker, Ledger(url) as ledger:
+        (first, *_) = release(shared_store, ledger, SIGNER, network()).manifest.files["model.onnx"].chunks
+        settings = quick(broker.port)
+        with deciding(SETTINGS, settings, shared_store, ledger), Peer(settings, CHUNKS) as edge:
+            edge.ask(wants(1, [first]), chunk(first))
+            yield Ward(edge, ledger, first)
+
+
+def odd(message: Message, **fields: object) -> Outbound:
+    """Return a JSON message with these fields, past the checks of our own side."""
+    said = message.model_dump(mode="json") | fields
+    return replace(outbound(message, "odd-1"), payload=json.dumps(said).encode())
+
+
+STATUS = RetrainStatus(request_id="r", trainer="t", phase=RetrainPhase.TRAINING, at=NOW)
+RESULT = RetrainResult(request_id="r", outcome="candidate", at=NOW, trainer="t")
+
+
+@pytest.mark.parametrize(
+    ("sent", "quarantined"),
+    [
+        (outbound(STATUS, "s-1"), False),
+        (outbound(RESULT, "r-1"), False),
+        (odd(STATUS, request_id="../../etc"), True),
+        (odd(RESULT, temperature=0), True),
+        (odd(ChunkRequest(version=1, chunks=("0" * 64,)), version=str(2**80)), False),
+        (odd(ChunkRequest(version=1, chunks=("0" * 64,)), chunks=[]), True),
+        (Outbound(cloud_topic(Kind.RETRAIN_RESULT), b"[" * 10_000), True),
+    ],
+    ids=["status nobody asked for", "result nobody asked for", "bad id", "bad number", "huge", "empty", "garbage"],
+)
+def test_odd_messages_change_nothing(ward: Ward, sent: Outbound, quarantined: bool) -> None:
+    """What nobody asked for is passed over, what is no message is kept with its reason, and the desk goes on."""
+    before = ward.ledger.counts()
+    ward.edge.say(sent)
+    ward.edge.say(wants(1, [ward.chunk]))
+    ward.edge.hear(chunk(ward.chunk), "a chunk afterwards")
+    changed = {name: count - before[name] for name, count in ward.ledger.counts().items() if count != before[name]}
+    changed.pop("retrain_decisions", None)
+    assert changed == ({"dead_letters": 1} if quarantined else {})

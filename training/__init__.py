@@ -1,0 +1,1 @@
+"""Who learns: networks, data, training, evaluation and export."""

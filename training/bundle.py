@@ -1,0 +1,86 @@
+"""What one training leaves in a folder: the ONNX network, its checkpoint, and a report of what it is worth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.labels import LABELS, Label
+from protocol.manifest import MODEL_FILE
+from training.evaluate import Evaluation
+from training.model.reader import Calibration, OnnxReader
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+REPORT_FILE = "report.json"
+UNCERTAIN_BELOW = 0.5
+"""A label with less than an even chance is none."""
+
+
+class BundleError(ValueError):
+    """A folder that holds no trained network; the message names the file and what to do."""
+
+
+class Report(BaseModel):
+    """What a network learnt from, how to read its answer, and what it is worth on patients it did not learn from."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    architecture: str
+    input_px: int
+    labels: tuple[Label, ...] = LABELS
+    temperature: float = Field(gt=0)
+    uncertain_below: float = Field(default=UNCERTAIN_BELOW, ge=0, le=1)
+    training_data_sha256: str
+    split_sha256: str
+    seed: int
+    n_train_slices: int
+    n_train_patients: int
+    train_sources: tuple[str, ...]
+    validation: Evaluation
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The three files in memory."""
+
+    model: bytes
+    checkpoint: bytes
+    report: Report
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files by name."""
+        return {
+            MODEL_FILE: self.model,
+            CHECKPOINT_FILE: self.checkpoint,
+            REPORT_FILE: self.report.model_dump_json(indent=2).encode(),
+        }
+
+    def reader(self, *, threads: int = 1) -> OnnxReader:
+        """Load the network with its calibration."""
+        report = self.report
+        return OnnxReader(
+            self.model, Calibration(report.labels, report.temperature, report.uncertain_below), threads=threads
+        )
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the files, the report last: a folder with a report is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in bundle.files().items():
+        temporary = folder / f"{name}.part"
+        temporary.write_bytes(data)
+        temporary.replace(folder / name)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a folder that `sliceloop train` wrote; raises `BundleError`."""
+    try:
+        report = Report.model_validate_json((folder / REPORT_FILE).read_bytes())
+        return Bundle((folder / MODEL_FILE).read_bytes(), (folder / CHECKPOINT_FILE).read_bytes(), report)
+    except OSError as error:
+        raise BundleError(f"{error.filename or folder} cannot be read; train one with `sliceloop train`") from error
+    except ValidationError as error:
+        raise BundleError(
+            f"{folder / REPORT_FILE} is no report of a training ({error.error_count()} faults)"
+        ) from error

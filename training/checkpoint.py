@@ -1,0 +1,166 @@
+"""Resumable weights as safetensors with their story as JSON in the header; nothing is ever unpickled."""
+
+import json
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as format_tensors
+from torch import Tensor
+
+from protocol.labels import LABELS, Label
+from training.networks import Network, UnknownArchitectureError, build
+
+FORMAT = 1
+"""Grows when an older reader would misread the file."""
+_HEADER_KEY = "sliceloop"
+_LENGTH_BYTES = 8
+"""A safetensors file begins with its header's length as a little-endian 64-bit integer."""
+
+
+class CheckpointError(ValueError):
+    """Bytes that are no usable checkpoint of ours; the message says why and what to do."""
+
+
+class Provenance(BaseModel):
+    """Where weights come from; unknown is None, further fields are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    seed: int | None = None
+    data_sha256: str | None = None
+    split_sha256: str | None = None
+    commit: str | None = None
+
+
+class Metadata(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int
+    architecture: str
+    input_px: int
+    labels: tuple[Label, ...]
+    versions: dict[str, str]
+    provenance: Provenance
+
+
+def save_checkpoint(path: Path, network: Network, provenance: Provenance | None = None) -> None:
+    """Write the network's weights durably; a reader sees the old file or the whole new one."""
+    write_atomically(path, dumps(network, provenance))
+
+
+def load_checkpoint(path: Path, *, architecture: str | None = None) -> tuple[Network, Metadata]:
+    """Read a network; see `loads`."""
+    return loads(read_bytes(path), architecture=architecture)
+
+
+def dumps(network: Network, provenance: Provenance | None = None) -> bytes:
+    """Return the checkpoint's bytes; the same network and provenance give the same bytes."""
+    metadata = Metadata(
+        format=FORMAT,
+        architecture=network.architecture,
+        input_px=network.input_px,
+        labels=LABELS,
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+        },
+        provenance=provenance or Provenance(),
+    )
+    return pack(network.state_dict(), metadata.model_dump(mode="json"))
+
+
+def loads(data: bytes, *, architecture: str | None = None) -> tuple[Network, Metadata]:
+    """Return the network, in evaluation mode, and what its checkpoint says; with `architecture`, refuse any other one.
+
+    Raises `CheckpointError`, and nothing else, for bytes that are no usable checkpoint.
+    """
+    tensors, header = unpack(data)
+    metadata = _parse_metadata(header)
+    if architecture not in (None, metadata.architecture):
+        raise CheckpointError(
+            f"the checkpoint is a {metadata.architecture}, not a {architecture}: ask for its own, or train a new one"
+        )
+    try:
+        network = build(metadata.architecture, metadata.input_px)
+        network.load_state_dict(tensors)
+    except UnknownArchitectureError as error:
+        raise CheckpointError(f"{error}: read it with the version that wrote it") from error
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the weights do not fit a {metadata.architecture} ({str(error)[:200]}): fetch the checkpoint again"
+        ) from error
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(f"the weights hold NaN or infinity (first in {broken[0]}): use an earlier checkpoint")
+    return network.eval(), metadata
+
+
+def pack(tensors: dict[str, Tensor], header: dict[str, JsonValue]) -> bytes:
+    """Return tensors and a JSON header as one safetensors file."""
+    story = json.dumps(header, sort_keys=True)
+    return format_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, {_HEADER_KEY: story})
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+    """Return what `pack` was given; raises `CheckpointError`."""
+    try:
+        tensors = parse_tensors(data)
+        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+        story = json.loads(data[_LENGTH_BYTES:end])["__metadata__"][_HEADER_KEY]
+        header = json.loads(story)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{len(data)} bytes are no checkpoint of ours ({error}): cut off or another format; fetch or train it again"
+        ) from error
+    if not isinstance(header, dict):
+        raise CheckpointError("the checkpoint's header is not a JSON object: fetch or train it again")
+    return tensors, header
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a checkpoint file; raises `CheckpointError`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint cannot be read ({error}): check the path") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file as a whole: temporary file beside it, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _parse_metadata(header: dict[str, JsonValue]) -> Metadata:
+    try:
+        metadata = Metadata.model_validate(header)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"the checkpoint's header is not ours ({error.error_count()} faults): train it again"
+        ) from error
+    if metadata.format > FORMAT:
+        raise CheckpointError(
+            f"the checkpoint has format {metadata.format}, this version reads up to {FORMAT}: update first"
+        )
+    if metadata.labels != LABELS:
+        raise CheckpointError(
+            f"the checkpoint answers {metadata.labels}, not {LABELS}: its logits would be misread; train it again"
+        )
+    return metadata

@@ -1,0 +1,107 @@
+"""Read prepared slices with one ONNX network: logits in, temperature and threshold applied, a reading out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from protocol.labels import LABELS, Label
+from training.model.preprocess import INPUT_PX
+
+INPUT_NAME = "slice"
+LOGITS, FEATURES, ACTIVATION_MAP = "logits", "features", "activation_map"
+
+
+class UnreadableNetworkError(ValueError):
+    """The bytes are no ONNX network of ours; the message says what is missing."""
+
+
+class NotFiniteError(UnreadableNetworkError):
+    """The network answered a slice with NaN or infinity: that is no reading."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network says of one slice; `uncertain` when the largest probability is below the threshold."""
+
+    label: Label
+    uncertain: bool
+    probabilities: dict[Label, float]
+
+    @property
+    def confidence(self) -> float:
+        """Return the probability of the label, 0..1."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become a verdict: divide by the temperature, and call it uncertain below the threshold (0..1)."""
+
+    labels: tuple[Label, ...] = LABELS
+    temperature: float = 1.0
+    uncertain_below: float = 0.5
+
+
+class OnnxReader:
+    """One loaded network; creating it loads the graph, so that a broken one is found before it is swapped in."""
+
+    def __init__(self, model: bytes, calibration: Calibration, *, threads: int = 1) -> None:
+        """Load the ONNX bytes on the best provider; raises `UnreadableNetworkError`."""
+        self.calibration = calibration
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=best_providers())
+        except Exception as error:  # onnxruntime's error classes share no public base
+            raise UnreadableNetworkError(f"not a readable ONNX network: {str(error)[:200]}") from error
+        _check_signature(self._session, len(calibration.labels))
+
+    def logits(self, slices: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits float32 [n, classes] for prepared slices uint8 [n, 256, 256]."""
+        (logits,) = self._session.run([LOGITS], {INPUT_NAME: slices[:, None]})
+        return np.asarray(logits, dtype=np.float32)
+
+    def read(self, prepared: NDArray[np.uint8]) -> Reading:
+        """Read one prepared slice uint8 [256, 256]; raises `NotFiniteError`."""
+        return verdict(self.logits(prepared[None])[0], self.calibration)
+
+
+def verdict(logits: NDArray[np.float32], calibration: Calibration) -> Reading:
+    """Turn the logits float32 [classes] of one slice into a reading; raises `NotFiniteError`."""
+    if not np.isfinite(logits).all():
+        raise NotFiniteError(f"the logits are {logits.tolist()}; no label can be read from them")
+    scaled = logits.astype(np.float64) / calibration.temperature
+    odds = np.exp(scaled - scaled.max())
+    probabilities = odds / odds.sum()
+    best = int(probabilities.argmax())
+    return Reading(
+        label=calibration.labels[best],
+        uncertain=bool(probabilities[best] < calibration.uncertain_below),
+        probabilities={label: float(p) for label, p in zip(calibration.labels, probabilities, strict=True)},
+    )
+
+
+def best_providers() -> list[str]:
+    """List onnxruntime's execution providers in the order to try: TensorRT, CUDA, CPU (a Jetson has all three)."""
+    wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    return [name for name in wanted if name in ort.get_available_providers()]
+
+
+def _check_signature(session: ort.InferenceSession, classes: int) -> None:
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    if INPUT_NAME not in inputs or inputs[INPUT_NAME].type != "tensor(uint8)":
+        raise UnreadableNetworkError(f"the network has no uint8 input '{INPUT_NAME}' (it has {sorted(inputs)})")
+    batch, *shape = inputs[INPUT_NAME].shape
+    if isinstance(batch, int) or shape != [1, INPUT_PX, INPUT_PX]:
+        raise UnreadableNetworkError(f"the network reads {[batch, *shape]}, not [n, 1, {INPUT_PX}, {INPUT_PX}]")
+    if LOGITS not in outputs or outputs[LOGITS].shape[1:] != [classes]:
+        raise UnreadableNetworkError(f"the network has no output '{LOGITS}' of {classes} classes")
+    if not {FEATURES, ACTIVATION_MAP} <= set(outputs):
+        raise UnreadableNetworkError(
+            f"the network has no '{FEATURES}' and '{ACTIVATION_MAP}' (it has {sorted(outputs)})"
+        )
