@@ -31,6 +31,12 @@ class Inbox:
                 self.dropped += 1
             return room > 0
 
+    @property
+    def room(self) -> int:
+        """Return how many QoS 1 messages still find room."""
+        with self._changed:
+            return self._capacity - len(self._messages)
+
     def take(self, timeout_s: float) -> Inbound | None:
         """Return the oldest message, waiting for one until the timeout."""
         with self._changed:

@@ -336,6 +336,21 @@ def test_a_receiver_that_stands_still_loses_nothing(running: RunningBroker) -> N
         assert {message.connection for message in got} == {1}
 
 
+def test_a_receiver_that_falls_behind_stays_connected(running: RunningBroker) -> None:
+    """A backlog larger than the inbox waits at the broker, even where it sends beyond our receive maximum."""
+    settings = quick_settings(running.port, max_queued_messages=40, max_inflight=20)
+    sent = [str(number) for number in range(300)]
+    with Session(settings, "slow", subscriptions=["a/b"]) as slow, Session(settings, "writer") as writer:
+        connected(slow), connected(writer)
+        deliver(writer, *[Outbound("a/b", number.encode()) for number in sent])
+        got = receive(slow, 1)
+        for _ in sent[1:]:
+            slow.ack(got[-1])
+            got += receive(slow, 1)
+        assert texts(got) == sent
+        assert {message.connection for message in got} == {1}
+
+
 def test_garbage_on_the_wire_leaves_the_session_alive(running: RunningBroker, settings: BrokerSettings) -> None:
     """Bytes that are no MQTT, and messages whose topic or properties are no text, do not end the session."""
     rng = random.Random(11)
