@@ -8,7 +8,8 @@ import typer
 
 from sliceloop.progress import counted
 from training.bundle import Bundle, write_bundle
-from training.data.labelled import LabelledSlice, SliceSet, load_slices, read_labels
+from training.data.labelled import load_slices, read_labels
+from training.data.slices import LabelledSlice, SliceSet
 from training.learn import learn
 from training.networks import build
 from training.plan import Progress, TrainSettings

@@ -15,15 +15,8 @@ from protocol.labels import LABELS
 from protocol.messages import Dataset
 from training.bundle import write_bundle
 from training.checkpoint import CheckpointError, load_checkpoint
-from training.data.labelled import (
-    LabelledSlice,
-    LabelsError,
-    LeakError,
-    SliceSet,
-    UnreadableSliceError,
-    load_slices,
-    read_labels,
-)
+from training.data.labelled import LabelsError, UnreadableSliceError, load_slices, read_labels
+from training.data.slices import LabelledSlice, LeakError, SliceSet
 from training.export import ParityError
 from training.job_folder import (
     BASE_FILE,

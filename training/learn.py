@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.bundle import Bundle, Report
 from training.checkpoint import Provenance, dumps
-from training.data.labelled import SliceSet, split_sha256
+from training.data.slices import SliceSet, split_sha256
 from training.evaluate import evaluate
 from training.export import check_parity, export_onnx, fit_temperature
 from training.networks import Network

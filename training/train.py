@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from protocol.labels import LABELS
 from training.checkpoint import CheckpointError, pack, read_bytes, unpack, write_atomically
-from training.data.labelled import SliceSet, refuse_leak
+from training.data.slices import SliceSet, refuse_leak
 from training.evaluate import balanced_accuracy, log_loss
 from training.networks import ARCHITECTURES, Network
 from training.plan import Progress, TrainSettings

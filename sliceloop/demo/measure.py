@@ -14,7 +14,7 @@ from sqlalchemy import select
 from cloud_worker.ledger import Ledger
 from cloud_worker.ledger.tables import disagreements, readings, slices
 from sliceloop.demo.result import Accuracy, AccuracyPair, SourcePair, Swap
-from training.data.labelled import SliceSet
+from training.data.slices import SliceSet
 from training.evaluate import Evaluation, SourceFigures, evaluate, paired_difference
 from training.model.reader import Calibration, OnnxReader
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from protocol.labels import LABELS
-from training.data.labelled import LabelledSlice
+from training.data.slices import LabelledSlice
 
 FIRST_TRAIN_PATIENTS, FIRST_VAL_PATIENTS = 4, 3
 """Of each class: deliberately few, so that the first model is weak."""

@@ -12,8 +12,9 @@ from typing import Any
 from protocol.labels import Label
 from sliceloop.demo.roles import Roles, deal
 from sliceloop.keys import new_keys
-from training.data.labelled import LABELS_FILE, LabelledSlice, read_labels
+from training.data.labelled import LABELS_FILE, read_labels
 from training.data.phantom import Cohort, write_phantoms
+from training.data.slices import LabelledSlice
 
 SITE = "site-b"
 EDGES = ("edge-1", "edge-2")

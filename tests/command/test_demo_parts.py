@@ -15,7 +15,7 @@ from sliceloop.demo.measure import Diagnosed, swap_gap
 from sliceloop.demo.result import DemoResult, EdgeRow, ReleaseRow, Swap
 from sliceloop.demo.roles import MAX_EVALUATION_SLICES, MAX_SLICES_A_PATIENT, Roles, TooFewPatientsError, deal
 from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, EdgeFeed, Scanner, next_interval_s
-from training.data.labelled import LabelledSlice
+from training.data.slices import LabelledSlice
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

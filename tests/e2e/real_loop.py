@@ -34,8 +34,9 @@ from sliceloop.demo.processes import ManagedProcess, Processes
 from sliceloop.demo.roles import Roles
 from sliceloop.demo.stage import EDGES, SITE, Stage, inbox, write_configs, write_labels
 from training.bundle import Bundle, write_bundle
-from training.data.labelled import LABELS_FILE, LabelledSlice, load_slices, read_labels
+from training.data.labelled import LABELS_FILE, load_slices, read_labels
 from training.data.phantom import Cohort, write_phantoms
+from training.data.slices import LabelledSlice
 from training.learn import learn
 from training.networks import build
 from training.plan import TrainSettings

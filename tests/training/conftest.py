@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.labels import LABELS
-from training.data.labelled import SliceSet
+from training.data.slices import SliceSet
 from training.model.preprocess import INPUT_PX
 
 _CENTRES = ((64, 128), (128, 128), (192, 128))

@@ -9,7 +9,6 @@ import pytest
 from protocol.labels import Label
 from training.data.labelled import (
     LabelsError,
-    LeakError,
     MissingColumnError,
     MissingFileError,
     NoLabelsError,
@@ -19,9 +18,8 @@ from training.data.labelled import (
     UnreadableSliceError,
     load_slices,
     read_labels,
-    split_patients,
-    split_sha256,
 )
+from training.data.slices import LeakError, split_patients, split_sha256
 
 HEADER = ["file", "label", "patient_id", "source", "split"]
 ROWS = [

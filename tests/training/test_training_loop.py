@@ -12,7 +12,7 @@ import torch
 
 from protocol.labels import Label
 from training.checkpoint import CheckpointError, dumps
-from training.data.labelled import LeakError
+from training.data.slices import LeakError
 from training.networks import build
 from training.train import (
     EPOCH_FILE,
