@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -20,9 +20,13 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases.")
 label_app = typer.Typer(no_args_is_help=True, help="The reviewer's desk: open disagreements and their labels.")
 certificates_app = typer.Typer(no_args_is_help=True, help="TLS certificates for broker and clients.")
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: look through one, decode it once.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(label_app, name="label")
 app.add_typer(certificates_app, name="certificates")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine.")
+app.add_typer(bench_app, name="bench")
+app.add_typer(data_app, name="data")
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
 EXTRAS = {
@@ -34,6 +38,11 @@ EXTRAS = {
     "safetensors": "training",
     "onnx": "training",
     "scipy": "training",
+    "matplotlib": "training",
+    "optuna": "training",
+    "sklearn": "training",
+    "imagehash": "training",
+    "timm": "training",
     "onnxruntime": "edge",
     "cv2": "edge",
     "numpy": "edge",
@@ -178,30 +187,318 @@ def phantom(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder with a labels.csv: file,label,patient_id,source,split.")],
-    out: Annotated[Path, typer.Option(help="Folder for model.onnx, checkpoint.safetensors and report.json.")],
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
+    out: Annotated[Path, typer.Option(help="Folder for network, checkpoint, report and curves.")],
     architecture: str = "squeezenet1_1",
-    input_px: Annotated[int, typer.Option(help="256, 128 or 64: the network reduces its 256x256 input to this.")] = 256,
+    input_px: Annotated[
+        int, typer.Option(min=32, max=256, help="The network reduces its 256x256 input to this.")
+    ] = 256,
+    weights: Annotated[
+        str, typer.Option(help="To start from: none, imagenet, or a .pth or .safetensors file.")
+    ] = "none",
+    mode: Annotated[
+        Literal["finetune", "head"], typer.Option(help="head: the last layer alone, in seconds.")
+    ] = "finetune",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=3, help="Learn from so many patients only, drawn by seed.")
+    ] = None,
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    patient_rule: Annotated[
+        str | None, typer.Option(help="Regular expression for the patient in a file's path.")
+    ] = None,
+    allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch: Annotated[int, typer.Option(min=2)] = 32,
+    balanced: Annotated[
+        Literal["none", "class", "class-source"], typer.Option(help="What is shown equally often.")
+    ] = "class",
+    augment: Annotated[float, typer.Option(min=0, max=4, help="Strength of augmentation; 0 for none.")] = 1.0,
+    optimizer: Annotated[Literal["adamw", "sgd"], typer.Option()] = "adamw",
+    learning_rate: Annotated[float | None, typer.Option(help="At its peak; default: the architecture's own.")] = None,
+    backbone_rate_share: Annotated[float, typer.Option(help="Share of it for all but the last layer.")] = 1.0,
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="First epochs that teach the last layer alone.")] = 0,
+    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01,
+    label_smoothing: Annotated[float, typer.Option(min=0)] = 0.0,
+    ema_decay: Annotated[float, typer.Option(min=0, help="Judge and keep a moving average, of 0.99, say.")] = 0.0,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     seed: int = 0,
 ) -> None:
-    """Train a network on a folder's train split, judged on its val split; started again after a stop, it goes on."""
-    from sliceloop.training_run import train_folder
-    from training.networks import INPUT_SIDES_PX
+    """Train a network on a train split, judged on its val split; started again after a stop, it goes on."""
+    from sliceloop.training_run import TrainRequest, train_folder, train_settings
+
+    request = TrainRequest(
+        data=data,
+        out=out,
+        architecture=architecture,
+        input_px=input_px,
+        weights=weights,
+        mode=mode,
+        cache=cache,
+        patients=patients,
+        exclude_sources=tuple(exclude_source or ()),
+        patient_rule=patient_rule,
+        allow_leak=allow_leak,
+    )
+    settings = train_settings(
+        epochs=epochs,
+        batch=batch,
+        balanced=balanced,
+        augment=augment,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        backbone_rate_share=backbone_rate_share,
+        freeze_epochs=freeze_epochs,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        ema_decay=ema_decay,
+        patience=patience,
+        device=device,
+        threads=threads,
+        seed=seed,
+    )
+    train_folder(request, settings, stop_on_signals())
+
+
+@app.command()
+def quantize(
+    bundle: Annotated[Path, typer.Argument(help="Folder that `sliceloop train` wrote.")],
+    data: Annotated[Path, typer.Argument(help="Data set: calibrated on its train split, judged on its val split.")],
+    out: Annotated[Path, typer.Option(help="Folder for the bundle with the int8 network.")],
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
+    patient_rule: Annotated[
+        str | None, typer.Option(help="Regular expression for the patient in a file's path.")
+    ] = None,
+) -> None:
+    """Make a bundle's network int8: smaller and faster; refused where balanced accuracy falls by more than a point."""
+    from sliceloop.quantize_run import quantize_bundle
+
+    quantize_bundle(bundle, data, out, cache, patient_rule)
+
+
+@bench_app.command("training")
+def bench_training(
+    data: Annotated[Path | None, typer.Argument(help="Use this data set's train split instead of phantoms.")] = None,
+    architecture: str = "squeezenet1_1",
+    input_px: Annotated[int, typer.Option(min=32, max=256)] = 224,
+    batch: Annotated[int, typer.Option(min=2)] = 32,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps a round.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it here: a .png or .svg file.")] = None,
+) -> None:
+    """Compare training's images a second with the plain way (ImageFolder, DataLoader, per-image transforms)."""
+    from sliceloop.bench_run import BenchRequest, bench_training
+    from training.throughput import WARMUP_STEPS, Race
+
+    plan = Race(architecture, input_px, batch, threads, steps, WARMUP_STEPS, rounds)
+    bench_training(BenchRequest(data, plan, json, plot))
+
+
+@app.command()
+def explore(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, a COVIDx CT folder, or a folder of classes.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.md, report.html, plots and results.json.")],
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
+    together: Annotated[
+        list[str] | None, typer.Option(help="NAME=SOURCE,SOURCE: sources that are one origin; may be repeated.")
+    ] = None,
+    patient_rule: Annotated[str | None, typer.Option(help="Regular expression: the patient in a file's path.")] = None,
+    allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
+    seed: int = 0,
+) -> None:
+    """Show who is in a data set, how bright its classes are, and what a network can cheat with."""
+    from sliceloop.explore_run import explore_folder
+
+    explore_folder(
+        data, out, cache, seed, tuple(together or ()), patient_rule, stop_on_signals(), allow_leak=allow_leak
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A bundle's folder, an .onnx file in one, or a weights file.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the labelled slices.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, evaluation.json, report.md and plots.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Of a weights file; a bundle knows its own.")] = None,
+    input_px: Annotated[int, typer.Option(help="Of a weights file: the side that it learnt at.")] = 256,
+    weights_labels: Annotated[
+        str | None, typer.Option(help='Of a weights file: its classes in order, as "COVID-19,Normal,Pneumonia".')
+    ] = None,
+    patient_rule: Annotated[str | None, typer.Option(help="Regular expression: the patient in a file's path.")] = None,
+    name: Annotated[str | None, typer.Option(help="How tables and plots call it; default: the folder's name.")] = None,
+    allow_leak: Annotated[
+        bool, typer.Option(help="Go on where patients of the training are judged; marks all outputs.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Judge a network on a split: report, curves, calibration, by source and by patient, all with intervals."""
+    from sliceloop.judge_run import EvaluateRequest, evaluate_model
+
+    request = EvaluateRequest(
+        model=model,
+        data=data,
+        out=out,
+        split=split,
+        cache=cache,
+        exclude_sources=tuple(exclude_source or ()),
+        architecture=architecture,
+        input_px=input_px,
+        weights_labels=weights_labels,
+        patient_rule=patient_rule,
+        name=name,
+        allow_leak=allow_leak,
+        threads=threads,
+    )
+    evaluate_model(request, stop_on_signals())
+
+
+@app.command()
+def compare(
+    evaluations: Annotated[list[Path], typer.Argument(help="Folders that `sliceloop evaluate` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for comparison.json, comparison.md and plots.")],
+    against: Annotated[str, typer.Option(help="Test every model against the first named, or the best.")] = "first",
+) -> None:
+    """Compare networks judged on the same slices: one table, paired differences, McNemar, cost and latency."""
+    from sliceloop.judge_run import compare_models
+
+    compare_models(tuple(evaluations), out, against, stop_on_signals())
+
+
+PatientRule = Annotated[
+    str | None,
+    typer.Option(help="For class folders: a regular expression whose one group is the patient's id in a file's path."),
+]
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, a COVIDx CT folder, or a folder of classes.")],
+    patient_rule: PatientRule = None,
+    json: Annotated[Path | None, typer.Option(help="Write all that was found here.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep the decoded slices here, for training.")] = None,
+) -> None:
+    """Count a data set and look for leaks, copies across splits and unreadable files; ends with 1 if there are any."""
+    from sliceloop.data_run import check_data
+
+    raise typer.Exit(check_data(data, patient_rule, json, cache, stop_on_signals()))
+
+
+@data_app.command("cache")
+def data_cache(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, a COVIDx CT folder, or a folder of classes.")],
+    cache: Annotated[Path, typer.Option(help="Folder for the decoded slices, 64 KiB each; several sets may share it.")],
+    patient_rule: PatientRule = None,
+) -> None:
+    """Decode a data set once; stopped or killed, and started again, it goes on."""
+    from sliceloop.data_run import cache_data
+
+    raise typer.Exit(cache_data(data, patient_rule, cache, stop_on_signals()))
+
+
+@app.command()
+def curve(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
+    out: Annotated[Path, typer.Option(help="Folder for curve.csv, .json, .md and .png, and the points so far.")],
+    budgets: Annotated[str, typer.Option(help="Patients to learn from, and 'all'.")] = "10,30,100,all",
+    repeats: Annotated[int, typer.Option(min=1, help="Draws of patients for each budget.")] = 5,
+    mode: Annotated[Literal["finetune", "head"], typer.Option(help="head: the last layer alone, in seconds.")] = "head",
+    architecture: str = "squeezenet1_1",
+    weights: Annotated[str, typer.Option(help="To start from: none, imagenet, or a file.")] = "none",
+    input_px: Annotated[int, typer.Option(min=32, max=256)] = 128,
+    split: Annotated[Literal["val", "test"], typer.Option(help="Where it is judged.")] = "val",
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices and features.")] = None,
+    allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
+    balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class-source",
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 12,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    seed: int = 0,
+) -> None:
+    """Learn from more and more patients, and judge each network: the learning curve; after a stop it goes on."""
+    from sliceloop.curve_run import draw_learning_curve, parse_budgets
+    from sliceloop.pooled import Request
+    from training.learning_curve import CurvePlan
     from training.plan import TrainSettings
 
-    if input_px not in INPUT_SIDES_PX:
-        raise typer.BadParameter(f"{input_px} is none of {INPUT_SIDES_PX}", param_hint="--input-px")
-    train_folder(
-        data,
-        out,
-        architecture,
-        input_px,
-        TrainSettings(epochs=epochs, batch=batch, threads=threads, seed=seed),
-        stop_on_signals(),
+    excluded = tuple(exclude_source or ())
+    settings = TrainSettings(balanced=balanced, epochs=epochs, threads=threads, seed=seed)
+    request = Request(data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak)
+    plan = CurvePlan(parse_budgets(budgets), repeats, split, seed, excluded)
+    draw_learning_curve(request, plan, stop_on_signals())
+
+
+@app.command()
+def sources(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
+    out: Annotated[Path, typer.Option(help="Folder for sources.csv, .md and .png, and the results so far.")],
+    mode: Annotated[Literal["finetune", "head"], typer.Option(help="head: the last layer alone, in seconds.")] = "head",
+    architecture: str = "squeezenet1_1",
+    weights: Annotated[str, typer.Option(help="To start from: none, imagenet, or a file.")] = "none",
+    input_px: Annotated[int, typer.Option(min=32, max=256)] = 128,
+    split: Annotated[Literal["val", "test"], typer.Option(help="Where unseen and seen are compared.")] = "val",
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Never use a source; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices and features.")] = None,
+    allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
+    balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class-source",
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 12,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    seed: int = 0,
+) -> None:
+    """Leave each source out in turn, and judge it unseen beside seen; after a stop it goes on."""
+    from sliceloop.pooled import Request
+    from sliceloop.sources_run import leave_sources_out
+    from training.plan import TrainSettings
+    from training.sources import SourcesPlan
+
+    excluded = tuple(exclude_source or ())
+    settings = TrainSettings(balanced=balanced, epochs=epochs, threads=threads, seed=seed)
+    request = Request(data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak)
+    leave_sources_out(request, SourcesPlan(split, seed, excluded), stop_on_signals())
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
+    out: Annotated[Path, typer.Option(help="Folder for tune.csv, .md and .png, and the combinations so far.")],
+    method: Annotated[
+        Literal["grid", "halving"], typer.Option(help="halving stops the worse half at 1, 2, 4, ... epochs.")
+    ] = "grid",
+    input_px: Annotated[int, typer.Option(min=32, max=256)] = 128,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each combination; default 2, halving 8.")] = None,
+    batch: Annotated[int, typer.Option(min=2)] = 32,
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
+    allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
+    balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class",
+    augment: Annotated[float, typer.Option(min=0, max=4, help="Strength of augmentation; 0 for none.")] = 0.0,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    seed: int = 0,
+) -> None:
+    """Search the paper's 72 baseline CNNs, each a fresh network, best first in a table; after a stop it goes on."""
+    from sliceloop.pooled import Request
+    from sliceloop.tune_run import tune_folder
+    from training.plan import TrainSettings
+
+    settings = TrainSettings(
+        epochs=epochs or (2 if method == "grid" else 8),
+        batch=batch,
+        balanced=balanced,
+        augment=augment,
+        threads=threads,
+        seed=seed,
     )
+    excluded = tuple(exclude_source or ())
+    request = Request(
+        data, out, "baseline_cnn", input_px, "none", "finetune", "val", settings, cache, excluded, allow_leak
+    )
+    tune_folder(request, method, stop_on_signals())
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What one training leaves in a folder: the ONNX network, its checkpoint, and a report of what it is worth."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from protocol.labels import LABELS, Label
 from protocol.manifest import MODEL_FILE
 from training.evaluate import Evaluation
 from training.model.reader import Calibration, OnnxReader
+from training.plan import Progress, TrainSettings
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "report.json"
+_KEY_DIGITS = 12
 UNCERTAIN_BELOW = 0.5
 """A label with less than an even chance is none."""
 
@@ -38,6 +42,14 @@ class Report(BaseModel):
     train_sources: tuple[str, ...]
     validation: Evaluation
     seconds: float
+    n_train_by_source: dict[str, int] = {}
+    """Slices."""
+    train_patient_keys: tuple[str, ...] = ()
+    """See `patient_keys`: enough to find a patient again who stands on both sides, and nothing to tell who it is."""
+    leaked_patients: int = 0
+    """Patients on two sides of the split: above 0, no figure of this network says anything about new patients."""
+    settings: TrainSettings | None = None
+    history: tuple[Progress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,11 @@ class Bundle:
         return OnnxReader(
             self.model, Calibration(report.labels, report.temperature, report.uncertain_below), threads=threads
         )
+
+
+def patient_keys(patients: Iterable[str]) -> tuple[str, ...]:
+    """Return the first 12 hexadecimal digits of the SHA-256 of each patient id, sorted."""
+    return tuple(sorted({hashlib.sha256(patient.encode()).hexdigest()[:_KEY_DIGITS] for patient in patients}))
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

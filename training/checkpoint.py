@@ -1,5 +1,6 @@
 """Resumable weights as safetensors with their story as JSON in the header; nothing is ever unpickled."""
 
+import hashlib
 import json
 import os
 import platform
@@ -36,6 +37,13 @@ class Provenance(BaseModel):
     data_sha256: str | None = None
     split_sha256: str | None = None
     commit: str | None = None
+    """Of our code; None outside its repository."""
+    hardware: dict[str, JsonValue] = {}
+    settings: dict[str, JsonValue] = {}
+    n_train_slices: int | None = None
+    n_train_patients: int | None = None
+    leaked_patients: int = 0
+    """Patients on two sides of the split: above 0, no figure of these weights says anything about new patients."""
 
 
 class Metadata(BaseModel):
@@ -51,8 +59,17 @@ class Metadata(BaseModel):
 
 
 def save_checkpoint(path: Path, network: Network, provenance: Provenance | None = None) -> None:
-    """Write the network's weights durably; a reader sees the old file or the whole new one."""
-    write_atomically(path, dumps(network, provenance))
+    """Write the network's weights durably, and their story as JSON beside them; readers see whole files only."""
+    data = dumps(network, provenance)
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), story(data))
+
+
+def story(data: bytes) -> bytes:
+    """Return what a checkpoint says of itself, and its hash, as JSON for people; raises `CheckpointError`."""
+    metadata = _parse_metadata(unpack(data)[1])
+    told = metadata.model_dump(mode="json") | {"sha256": hashlib.sha256(data).hexdigest()}
+    return json.dumps(told, indent=2).encode()
 
 
 def load_checkpoint(path: Path, *, architecture: str | None = None) -> tuple[Network, Metadata]:
@@ -134,7 +151,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file as a whole: temporary file beside it, fsync, rename."""
+    """Replace the file as a whole: temporary file beside it, fsync, rename; an OSError names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
@@ -143,8 +160,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file it was
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -146,6 +146,34 @@ def paired_difference(
     )
 
 
+@dataclass(frozen=True)
+class PatientDraws:
+    """How often each patient comes in each resample [resamples, patients], and the patient of each slice [n]."""
+
+    times: Array
+    of_slice: NDArray[np.intp]
+
+    def of_slices(self, resamples: slice = slice(None)) -> Array:
+        """Return how often each slice comes in these resamples, [resamples, n]; large: ask for a few at a time."""
+        return self.times[resamples][:, self.of_slice]
+
+
+def draw_patients(labels: Labels, patients: Sequence[str], resamples: int = 1000, seed: int = 0) -> PatientDraws:
+    """Draw the patients that every interval here stands on, for figures that are not made of counts alone.
+
+    The same labels, patients and seed give the same draws as `evaluate` and `paired_difference` use.
+    """
+    answers = np.zeros(len(labels), dtype=np.intp)
+    tally = _tally(answers, labels, patients)
+    _, of_slice = np.unique(np.asarray(patients), return_inverse=True)
+    return PatientDraws(tally.draw_times(resamples, seed), of_slice)
+
+
+def interval(value: float, drawn: Array) -> Estimate:
+    """Return the figure with the 95 % interval that its resamples [resamples] give; resamples without one are nan."""
+    return _required(np.asarray(value), drawn)
+
+
 def balanced_accuracy(logits: Logits, labels: Labels) -> float:
     """Return the mean sensitivity over the classes that occur, 0..1."""
     return float(_balanced(_tally(logits.argmax(1), labels, [""] * len(labels)).by_patient.sum(0)))
@@ -156,9 +184,14 @@ def log_loss(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
     return float(-_log_probabilities(logits, temperature)[np.arange(len(labels)), labels].mean())
 
 
+def softmax(logits: Logits, temperature: float = 1.0) -> Array:
+    """Return the probabilities float64 [n, 3], each row adding up to 1."""
+    return np.asarray(np.exp(_log_probabilities(logits, temperature)))
+
+
 def calibration_error(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
     """Return the expected calibration error, 0..1: how far confidence and accuracy lie apart, by confidence."""
-    probabilities = np.exp(_log_probabilities(logits, temperature))
+    probabilities = softmax(logits, temperature)
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
@@ -175,13 +208,17 @@ class _Tally:
 
     def draw(self, resamples: int, seed: int) -> Array:
         """Return the confusion counts [resamples, 3, 3] of patients drawn with replacement within their class."""
+        drawn = self.draw_times(resamples, seed) @ self.by_patient.reshape(len(self.stratum), -1)
+        return drawn.reshape(resamples, _CLASSES, _CLASSES)
+
+    def draw_times(self, resamples: int, seed: int) -> Array:
+        """Return how often each patient is drawn, [resamples, patients]."""
         random = np.random.default_rng(seed)
         times = np.zeros((resamples, len(self.stratum)))
         for stratum in np.unique(self.stratum):
             members = np.flatnonzero(self.stratum == stratum)
             times[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
-        drawn = times @ self.by_patient.reshape(len(self.stratum), -1)
-        return drawn.reshape(resamples, _CLASSES, _CLASSES)
+        return times
 
 
 def _tally(answers: NDArray[np.intp], labels: Labels, patients: Sequence[str]) -> _Tally:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from training.evaluate import Labels, Logits, log_loss
+from training.grey_stem import with_grey_stem
 from training.model.preprocess import INPUT_PX
 from training.model.reader import ACTIVATION_MAP, FEATURES, INPUT_NAME, LOGITS
 from training.networks import Network
@@ -39,25 +40,20 @@ class ParityError(ValueError):
 def export_onnx(network: Network) -> bytes:
     """Return the ONNX file: "slice" uint8 [n, 1, 256, 256] in; "logits", "features" and "activation_map" out."""
     example = torch.zeros(2, 1, INPUT_PX, INPUT_PX, dtype=torch.uint8)
-    was_training = network.training
-    network.eval()
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[INPUT_NAME],
-                output_names=[LOGITS, FEATURES, ACTIVATION_MAP],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-            )
-    finally:
-        network.train(was_training)
+    with _quiet():
+        program = torch.onnx.export(
+            with_grey_stem(network).cpu().eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[LOGITS, FEATURES, ACTIVATION_MAP],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program although dynamo=True")
-    return _without_traces(program.model_proto)
+    return without_traces(program.model_proto)
 
 
 def check_parity(
@@ -85,7 +81,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return float(math.exp(fit.x))
 
 
-def _without_traces(model: onnx.ModelProto) -> bytes:
+def without_traces(model: onnx.ModelProto) -> bytes:
     """Drop the exporter's notes: they hold paths of the machine that trained, and would change the file's hash."""
     del model.metadata_props[:]
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):

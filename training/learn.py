@@ -2,17 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from training.bundle import Bundle, Report
+import torch
+
+from training.bundle import Bundle, Report, patient_keys
 from training.checkpoint import Provenance, dumps
 from training.data.slices import SliceSet, split_sha256
+from training.device import pick_device
 from training.evaluate import evaluate
 from training.export import check_parity, export_onnx, fit_temperature
 from training.networks import Network
+from training.parallel import ALONE, Team
 from training.plan import Progress, TrainSettings
-from training.train import train
+from training.provenance import code_commit, hardware
+from training.train import Trained, train
 
 PARITY_SLICES = 8
 
@@ -32,23 +38,60 @@ def learn(
     trained = train(
         network, train_slices, validation, settings, on_epoch=on_epoch, stop=stop, resume_folder=resume_folder
     )
+    return bundle_of(trained, train_slices, validation, settings, started_s)
+
+
+def bundle_of(
+    trained: Trained,
+    train_slices: SliceSet,
+    validation: SliceSet,
+    settings: TrainSettings,
+    started_s: float,
+    *,
+    leaked: Collection[str] = (),
+    team: Team = ALONE,
+) -> Bundle:
+    """Calibrate, judge and export a trained network; raises what `check_parity` raises.
+
+    `started_s` is the monotonic time at which training began; `leaked` are patients known to stand on two sides of the
+    data set's split, to which those on these two sides are added.
+    """
     logits = trained.validation_logits
     temperature = fit_temperature(logits, validation.labels)
     model = export_onnx(trained.network)
     check_parity(trained.network, model, validation.pixels[:PARITY_SLICES])
-    split = split_sha256(train_slices, validation)
+    shared = set(leaked) | (set(train_slices.patients) & set(validation.patients))
     report = Report(
         architecture=trained.network.architecture,
         input_px=trained.network.input_px,
         temperature=temperature,
         training_data_sha256=train_slices.sha256(),
-        split_sha256=split,
+        split_sha256=split_sha256(train_slices, validation),
         seed=settings.seed,
         n_train_slices=len(train_slices),
         n_train_patients=len(set(train_slices.patients)),
         train_sources=tuple(sorted(set(train_slices.sources))),
+        n_train_by_source=dict(sorted(Counter(train_slices.sources).items())),
+        train_patient_keys=patient_keys(train_slices.patients),
+        leaked_patients=len(shared),
         validation=evaluate(logits, validation.labels, validation.patients, validation.sources, temperature),
         seconds=time.monotonic() - started_s,
+        settings=settings,
+        history=trained.history,
     )
-    provenance = Provenance(seed=settings.seed, data_sha256=report.training_data_sha256, split_sha256=split)
-    return Bundle(model, dumps(trained.network, provenance), report)
+    return Bundle(model, dumps(trained.network, _provenance(report, settings, team)), report)
+
+
+def _provenance(report: Report, settings: TrainSettings, team: Team) -> Provenance:
+    device: torch.device = pick_device(settings.device, team.local_rank)
+    return Provenance(
+        seed=settings.seed,
+        data_sha256=report.training_data_sha256,
+        split_sha256=report.split_sha256,
+        commit=code_commit(),
+        hardware=hardware(device, settings.threads, team.size),
+        settings=settings.model_dump(mode="json"),
+        n_train_slices=report.n_train_slices,
+        n_train_patients=report.n_train_patients,
+        leaked_patients=report.leaked_patients,
+    )

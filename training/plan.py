@@ -1,6 +1,18 @@
-"""What one training varies, and what it says after each epoch; without torch, so that the service stays small."""
+"""What one training varies, and what it says while it runs; without torch, so that the service stays small."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Balance = Literal["none", "class", "class-source"]
+OptimizerName = Literal["adamw", "sgd"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def _balance(value: object) -> object:
+    """Read the yes and no of earlier settings."""
+    return {True: "class", False: "none"}[value] if isinstance(value, bool) else value
 
 
 class TrainSettings(BaseModel):
@@ -10,31 +22,63 @@ class TrainSettings(BaseModel):
     epochs: int = Field(12, ge=1)
     """Passes over the training slices."""
     batch: int = Field(32, ge=2)
-    """Slices a step."""
+    """Slices a step, over all processes."""
+    optimizer: OptimizerName = "adamw"
+    """adamw, or sgd with Nesterov's momentum of 0.9."""
     learning_rate: float | None = Field(None, gt=0)
-    """At its peak; None takes the architecture's own, which is meant for training from scratch."""
+    """At its peak; none takes the architecture's own (0.01 with sgd), which is meant for training from scratch."""
+    backbone_rate_share: float = Field(1.0, gt=0, le=1)
+    """Share of the learning rate for all but the last layer; below 1 pretrained weights change less."""
+    freeze_epochs: int = Field(0, ge=0)
+    """So many first epochs teach the last layer alone."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's."""
+    """Of weights, not of biases and normalisations; decoupled with adamw."""
     warmup_share: float = Field(0.1, ge=0, le=1)
     """Share of all steps in which the learning rate climbs; after it, it falls along a cosine."""
-    augment: bool = True
-    """Flip, shift, scale, intensity, blur and noise."""
-    balanced: bool = True
-    """Draw as many slices of each class; off, every slice once an epoch."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Of the moving average of the weights, which is judged and kept instead of them; 0 keeps none."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many epochs without a better one on validation; none goes on to the end."""
+    augment: float = Field(1.0, ge=0, le=4)
+    """How strongly slices are moved, scaled, tilted, brightened, blurred and made noisy; 0 leaves them as they are."""
+    balanced: Annotated[Balance, BeforeValidator(_balance)] = "class"
+    """class: as many slices of each; class-source: of these as many of each source; none: every slice once an epoch."""
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is one; there, half precision is used, on the CPU never."""
     seed: int = Field(0, ge=0)
     """Of order and augmentation; a request brings its own."""
     threads: int = Field(1, ge=1)
     """The same seed gives the same bits only with the same number of threads."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """One finished step: the `step`-th of `steps` in its epoch, its mean loss, and how many slices it read."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    slices: int
+
+
 class Progress(BaseModel):
-    """One finished epoch and how long it took."""
+    """One finished epoch and how long it took.
+
+    Training's loss and accuracy are those of the drawn and augmented slices as they were learnt from, so while the
+    weights still changed; validation's are of the slices as they are, by the weights that would be kept.
+    """
 
     model_config = ConfigDict(frozen=True)
     epoch: int
     epochs: int
     train_loss: float
+    train_accuracy: float
     validation_loss: float
+    validation_accuracy: float
     validation_balanced_accuracy: float
     learning_rate: float
     seconds: float

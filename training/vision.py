@@ -1,4 +1,4 @@
-"""The one door to torchvision: lets it import on a build of torch that its compiled operators were not made for."""
+"""The one door to torchvision and timm: lets them import on a torch that torchvision's operators do not fit."""
 
 import importlib.util
 from pathlib import Path
@@ -16,9 +16,19 @@ _definitions: list[torch.library.Library] = []
 
 def models() -> ModuleType:
     """Return `torchvision.models`; it takes about a second, so only who builds such a network pays for it."""
+    _let_torchvision_import()
+    return importlib.import_module("torchvision.models")
+
+
+def timm() -> ModuleType:
+    """Return `timm`, which imports torchvision; it takes seconds."""
+    _let_torchvision_import()
+    return importlib.import_module("timm")
+
+
+def _let_torchvision_import() -> None:
     if not _definitions and not _operators_load():
         _define_operators()
-    return importlib.import_module("torchvision.models")
 
 
 def _operators_load() -> bool:

@@ -1,11 +1,22 @@
 """A checkpoint comes back as it was, or is refused by name."""
 
+import hashlib
 import json
+import resource
+import signal
 
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, Provenance, dumps, load_checkpoint, loads, save_checkpoint
+from training.checkpoint import (
+    CheckpointError,
+    Provenance,
+    dumps,
+    load_checkpoint,
+    loads,
+    save_checkpoint,
+    write_atomically,
+)
 from training.networks import build
 
 
@@ -18,7 +29,17 @@ def test_weights_and_story_survive(tmp_path):
     assert (metadata.architecture, metadata.input_px, metadata.provenance) == ("squeezenet1_1_bn", 64, provenance)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
     assert dumps(again, provenance) == dumps(network, provenance)
-    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "net.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["net.json", "net.safetensors"]
+
+
+def test_story_lies_beside_the_weights(tmp_path):
+    """The JSON file beside a checkpoint says where its weights come from, for people, and whose story it is."""
+    provenance = Provenance(seed=3, data_sha256="ab", commit=None, leaked_patients=2, settings={"epochs": 5})
+    save_checkpoint(tmp_path / "net.safetensors", build("baseline_cnn", 64), provenance)
+    told = json.loads((tmp_path / "net.json").read_text())
+    assert told["architecture"] == "baseline_cnn"
+    assert told["provenance"] == provenance.model_dump(mode="json")
+    assert told["sha256"] == hashlib.sha256((tmp_path / "net.safetensors").read_bytes()).hexdigest()
 
 
 def test_another_architecture_is_refused():
@@ -41,7 +62,7 @@ def _with_header(data: bytes, **changes: object) -> bytes:
     [
         ({"architecture": "alexnet"}, "no architecture 'alexnet'"),
         ({"architecture": "squeezenet1_1"}, "do not fit a squeezenet1_1"),
-        ({"input_px": 100}, "100 is not one of"),
+        ({"input_px": 20}, "20 is not from 32"),
         ({"labels": ["COVID-19", "Normal", "Pneumonia"]}, "its logits would be misread"),
         ({"format": 2}, "update first"),
         ({"format": None}, "header is not ours"),
@@ -59,6 +80,23 @@ def test_garbage_and_cut_off_bytes_are_refused():
     for data in (b"", b"\x80\x04pickle", bytes(64), whole[:100], whole[:-1], whole + b"x", b"\xff" * 100, whole[8:]):
         with pytest.raises(CheckpointError, match="again"):
             loads(data)
+
+
+def test_full_disk_names_the_file(tmp_path):
+    """A disk that is full while a file is written leaves the old file, and says which one could not be written."""
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_atomically(path, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert caught.value.filename == str(path)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"old"]
 
 
 def test_broken_weights_and_missing_files_are_refused(tmp_path):

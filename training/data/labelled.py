@@ -3,7 +3,7 @@
 import csv
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,15 @@ COLUMNS = ("file", "label", "patient_id", "source", "split")
 SPLITS = ("train", "val", "test")
 _NAMED_PATIENTS = 5
 """As many patients does a message name."""
+_NAMED_FILES = 5
+"""As many missing files does a message name."""
 
 
 class LabelsError(ValueError):
-    """A labels.csv that cannot be used; `path` and `line` (1 is the header) say where."""
+    """A data set that cannot be used; `path` and `line` (1 is the first; None where there are no lines) say where."""
 
-    def __init__(self, path: Path, line: int, fault: str) -> None:
-        super().__init__(f"{path}, line {line}: {fault}")
+    def __init__(self, path: Path, line: int | None, fault: str) -> None:
+        super().__init__(f"{path}: {fault}" if line is None else f"{path}, line {line}: {fault}")
         self.path = path
         self.line = line
 
@@ -47,15 +49,25 @@ class UnknownSplitError(LabelsError):
 
 
 class MissingFileError(LabelsError):
-    """A listed file is not in the folder."""
+    """Listed files are not in the folder; `files` names them all, the message and `line` the first of them."""
+
+    def __init__(self, path: Path, missing: Sequence[tuple[int, str]], folder: Path) -> None:
+        line, first = missing[0]
+        self.files = tuple(file for _, file in missing)
+        fault = f"file '{first}' is not in {folder}; add it or take the line out"
+        if len(missing) > 1:
+            named = ", ".join(f"'{file}'" for file in self.files[:_NAMED_FILES])
+            fault = f"{len(missing)} listed files are not in {folder}, first {named}; add them or take their lines out"
+        super().__init__(path, line, fault)
 
 
 class UnreadableSliceError(ValueError):
     """A listed file holds no slice that can be read; `file` names it."""
 
     def __init__(self, file: str, fault: str) -> None:
-        super().__init__(f"{file}: {fault}; repair it or take its line out of {LABELS_FILE}")
+        super().__init__(f"{file}: {fault}; repair it or take it out of the data set")
         self.file = file
+        self.fault = fault
 
 
 class TwoLabelsWarning(UserWarning):
@@ -63,22 +75,53 @@ class TwoLabelsWarning(UserWarning):
 
 
 def read_labels(folder: Path) -> list[LabelledSlice]:
-    """Read the folder's labels.csv; columns beyond ours are ignored.
+    """Read the folder's labels.csv and check its patients; see `list_labels` and `check_patients`."""
+    rows = list_labels(folder)
+    check_patients(folder / LABELS_FILE, rows)
+    return rows
 
-    Raises a `LabelsError` with file and line, or a `LeakError`; warns with `TwoLabelsWarning`.
+
+def list_labels(folder: Path, *, allow_missing: bool = False) -> list[LabelledSlice]:
+    """Read the folder's labels.csv as it stands, with files that are not there only where allowed.
+
+    Columns beyond ours are ignored. Raises a `LabelsError` with file and line.
     """
     path = folder / LABELS_FILE
     try:
         with path.open(encoding="utf-8-sig", newline="") as text:
-            rows = _parse(path, csv.DictReader(text))
+            rows = _parse(path, csv.DictReader(text), allow_missing)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise NoLabelsError(
             path, 1, f"not a readable CSV text ({error}); columns {', '.join(COLUMNS)} are needed"
         ) from error
     if not rows:
         raise NoLabelsError(path, 1, "lists no slice")
-    _check_patients(path, rows)
     return rows
+
+
+def check_patients(where: Path, rows: Sequence[LabelledSlice], *, allow_leak: bool = False) -> tuple[str, ...]:
+    """Return the patients on two sides of the split, none unless a leak is allowed.
+
+    Raises `LeakError` unless it is; warns with `TwoLabelsWarning`. `where` is the list that is to blame.
+    """
+    leaked = on_two_sides(rows)
+    if leaked and not allow_leak:
+        raise LeakError(leaked, str(where))
+    torn = with_two_labels(rows)
+    if torn:
+        named = ", ".join(torn[:_NAMED_PATIENTS])
+        warnings.warn(f"{where}: {len(torn)} patient(s) have two labels: {named}", TwoLabelsWarning, stacklevel=3)
+    return leaked
+
+
+def on_two_sides(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
+    """Return the patients who stand in more than one split, sorted."""
+    return _with_several((row.patient_id, row.split) for row in rows)
+
+
+def with_two_labels(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
+    """Return the patients who have slices of more than one class, sorted."""
+    return _with_several((row.patient_id, row.label) for row in rows)
 
 
 def load_slices(
@@ -106,11 +149,52 @@ def load_slices(
     return slice_set(pixels[: len(kept)], kept)
 
 
-def _parse(path: Path, reader: "csv.DictReader[str]") -> list[LabelledSlice]:
+def read_file(folder: Path, row: LabelledSlice) -> bytes:
+    """Return the bytes of the row's file; raises `UnreadableSliceError`."""
+    try:
+        return (folder / row.file).read_bytes()
+    except OSError as error:
+        raise UnreadableSliceError(row.file, f"cannot be read ({error.strerror})") from error
+
+
+def prepared(data: bytes, row: LabelledSlice) -> NDArray[np.uint8]:
+    """Decode a file's bytes and prepare them inside the row's box, as uint8 [256, 256].
+
+    Raises `UnreadableSliceError`, also for a box that does not lie inside the image.
+    """
+    try:
+        frame = decode_image(data)
+        if row.box is not None:
+            _check_box(row, frame)
+        return prepare(frame, row.box)
+    except (ImageError, BlankFrameError) as error:
+        raise UnreadableSliceError(row.file, str(error)) from error
+
+
+def _check_box(row: LabelledSlice, frame: NDArray[np.uint8]) -> None:
+    box = row.box
+    height, width = frame.shape
+    if box is not None and (box.bottom > height or box.right > width):
+        raise UnreadableSliceError(
+            row.file, f"its box ends at {box.right}, {box.bottom}, outside the image of {width}x{height} px"
+        )
+
+
+def _parse(path: Path, reader: "csv.DictReader[str]", allow_missing: bool) -> list[LabelledSlice]:
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise MissingColumnError(path, 1, f"no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
-    return [_parse_row(path, reader.line_num, row) for row in reader]
+    rows = [(reader.line_num, _parse_row(path, reader.line_num, row)) for row in reader]
+    if not allow_missing:
+        check_files(path, [(line, row.file) for line, row in rows], path.parent)
+    return [row for _, row in rows]
+
+
+def check_files(path: Path, listed: Iterable[tuple[int, str]], folder: Path) -> None:
+    """Raise `MissingFileError` when a listed file (its line in `path`, its name) is not in the folder."""
+    missing = [(line, file) for line, file in listed if not (folder / file).is_file()]
+    if missing:
+        raise MissingFileError(path, missing, folder)
 
 
 def _parse_row(path: Path, line: int, row: dict[str, str | None]) -> LabelledSlice:
@@ -121,27 +205,15 @@ def _parse_row(path: Path, line: int, row: dict[str, str | None]) -> LabelledSli
         raise UnknownLabelError(path, line, f"label '{label}' is none of {', '.join(LABELS)}")
     if split not in SPLITS:
         raise UnknownSplitError(path, line, f"split '{split}' is none of {', '.join(SPLITS)}")
-    if not (path.parent / file).is_file():
-        raise MissingFileError(path, line, f"file '{file}' is not in {path.parent}; add it or take the line out")
     return LabelledSlice(file, Label(label), patient, source, split)
 
 
-def _check_patients(path: Path, rows: Sequence[LabelledSlice]) -> None:
-    splits, labels = defaultdict(set), defaultdict(set)
-    for row in rows:
-        splits[row.patient_id].add(row.split)
-        labels[row.patient_id].add(row.label)
-    leaked = [patient for patient, sides in splits.items() if len(sides) > 1]
-    if leaked:
-        raise LeakError(leaked, str(path))
-    torn = sorted(patient for patient, classes in labels.items() if len(classes) > 1)
-    if torn:
-        named = ", ".join(torn[:_NAMED_PATIENTS])
-        warnings.warn(f"{path}: {len(torn)} patient(s) have two labels: {named}", TwoLabelsWarning, stacklevel=3)
+def _with_several(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    found = defaultdict(set)
+    for patient, value in pairs:
+        found[patient].add(value)
+    return tuple(sorted(patient for patient, values in found.items() if len(values) > 1))
 
 
 def _load(folder: Path, row: LabelledSlice) -> NDArray[np.uint8]:
-    try:
-        return prepare(decode_image((folder / row.file).read_bytes()))
-    except (OSError, ImageError, BlankFrameError) as error:
-        raise UnreadableSliceError(row.file, str(error)) from error
+    return prepared(read_file(folder, row), row)

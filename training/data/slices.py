@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,19 @@ class Pixels(Protocol):
         ...
 
 
+@runtime_checkable
+class LazyPixels(Pixels, Protocol):
+    """Slices that lie in a file; choosing and joining them reads none of them."""
+
+    def take(self, at: NDArray[np.intp]) -> "LazyPixels":
+        """Return the slices at the indices, still in the file."""
+        ...
+
+    def join(self, other: Pixels) -> "LazyPixels | None":
+        """Return these slices and the other's, still in the file, or None where the other's lie elsewhere."""
+        ...
+
+
 @dataclass(frozen=True)
 class LabelledSlice:
     """One listed slice; `file` is relative to its data set's folder, `split` is train, val or test."""
@@ -80,10 +93,10 @@ class SliceSet:
         return len(self.labels)
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | Sequence[int]) -> "SliceSet":
-        """Return the slices under a mask or at the indices."""
+        """Return the slices under a mask or at the indices; mapped pixels stay in their file."""
         at = np.arange(len(self))[np.asarray(chosen, dtype=None if len(chosen) else np.intp)]
         return SliceSet(
-            self.pixels[at],
+            self.pixels.take(at) if isinstance(self.pixels, LazyPixels) else self.pixels[at],
             self.labels[at],
             tuple(self.patients[i] for i in at),
             tuple(self.sources[i] for i in at),
@@ -95,9 +108,10 @@ class SliceSet:
         return self.select(np.array([patient in wanted for patient in self.patients], dtype=np.bool_))
 
     def concat(self, other: "SliceSet") -> "SliceSet":
-        """Return the slices of both."""
+        """Return the slices of both; pixels that are mapped from one file stay there."""
+        joined = self.pixels.join(other.pixels) if isinstance(self.pixels, LazyPixels) else None
         return SliceSet(
-            np.concatenate([self.pixels[:], other.pixels[:]]),
+            np.concatenate([self.pixels[:], other.pixels[:]]) if joined is None else joined,
             np.concatenate([self.labels, other.labels]),
             self.patients + other.patients,
             self.sources + other.sources,

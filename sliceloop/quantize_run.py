@@ -1,0 +1,126 @@
+"""`sliceloop quantize`: a bundle's network as int8, calibrated on training slices, refused where it reads worse."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from sliceloop.progress import counted
+from training.bundle import Bundle, BundleError, Report, read_bundle, write_bundle
+from training.checkpoint import loads
+from training.data.dataset import DataSet, load_split, open_dataset
+from training.data.slices import LabelledSlice, Pixels, SliceSet
+from training.evaluate import evaluate
+from training.export import check_parity, fit_temperature
+from training.judging.cost import processor, time_in_turns
+from training.model.reader import Calibration, OnnxReader
+from training.quantize import Agreement, agreement, calibration_rows, quantize, refuse_fall
+
+_BATCH = 16
+_PARITY_SLICES = 16
+
+
+class MissingSplitError(ValueError):
+    """The data set has no slices to calibrate on, or none to judge by."""
+
+
+def quantize_bundle(folder: Path, data: Path, out: Path, cache: Path | None, patient_rule: str | None = None) -> None:
+    """Write a bundle whose model.onnx is int8, and say what it costs and saves.
+
+    Only sources that the network learnt from are used, where the data set has them. Raises `AccuracyFallError`, and
+    what reading the bundle and the data set raises; then nothing is written.
+    """
+    if out.resolve() == folder.resolve():
+        raise BundleError(f"{out} is the bundle itself: give --out another folder, so that the float network stays")
+    bundle = read_bundle(folder)
+    dataset = _of_known_sources(open_dataset(data, patient_rule=patient_rule), bundle.report.train_sources)
+    calibration = _split(_with_rows(dataset, calibration_rows(_rows(dataset, "train"))), "train", cache)
+    validation = _split(dataset, "val", cache)
+    float_difference = _float_parity(bundle, validation.pixels)
+    typer.echo(f"quantizing, calibrated on {len(calibration)} training slices ...")
+    model = quantize(bundle.model, calibration.pixels[:])
+    before, after = (
+        _answers(name, one, validation.pixels) for name, one in (("float32", bundle.model), ("int8", model))
+    )
+    alike = agreement(before, after)
+    typer.echo(f"float32 ONNX against torch: logits differ by up to {float_difference:.2g}")
+    typer.echo(f"int8 against float32: {alike}")
+    refuse_fall(before, after, validation.labels)
+    report = _report(bundle, len(calibration), alike, after, validation)
+    write_bundle(out, Bundle(model, bundle.checkpoint, report))
+    _summarise(bundle, Bundle(model, bundle.checkpoint, report), before, validation, out)
+
+
+def _of_known_sources(dataset: DataSet, known: Sequence[str]) -> DataSet:
+    """Leave out sources that the network never saw; all stay where none is known (another data set)."""
+    rows = [row for row in dataset.rows if row.source in known]
+    return _with_rows(dataset, rows) if rows else dataset
+
+
+def _with_rows(dataset: DataSet, rows: Sequence[LabelledSlice]) -> DataSet:
+    return replace(dataset, rows=tuple(rows))
+
+
+def _rows(dataset: DataSet, split: str) -> list[LabelledSlice]:
+    return [row for row in dataset.rows if row.split == split]
+
+
+def _split(dataset: DataSet, split: str, cache: Path | None) -> SliceSet:
+    if not _rows(dataset, split):
+        raise MissingSplitError(
+            f"{dataset.folder} has no {split} slice: int8 is calibrated on train and judged on val; add patients there"
+        )
+    with counted(f"reading {split} slices") as on_slice:
+        return load_split(dataset, split, cache=cache, on_slice=on_slice)
+
+
+def _float_parity(bundle: Bundle, pixels: Pixels) -> float:
+    network, _ = loads(bundle.checkpoint, architecture=bundle.report.architecture)
+    return check_parity(network, bundle.model, pixels[:_PARITY_SLICES])
+
+
+def _answers(name: str, model: bytes, pixels: Pixels) -> NDArray[np.float32]:
+    reader = OnnxReader(model, Calibration())
+    answers = []
+    with counted(f"{name} reads validation slices") as on_slice:
+        for start in range(0, len(pixels), _BATCH):
+            answers.append(reader.logits(pixels[start : start + _BATCH]))
+            on_slice(min(start + _BATCH, len(pixels)), len(pixels))
+    return np.concatenate(answers)
+
+
+def _report(
+    bundle: Bundle, n_calibration: int, alike: Agreement, logits: NDArray[np.float32], validation: SliceSet
+) -> Report:
+    """Return the bundle's report with what the int8 network is worth, and what it was made of."""
+    temperature = fit_temperature(logits, validation.labels)
+    judged = evaluate(logits, validation.labels, validation.patients, validation.sources, temperature)
+    return bundle.report.model_copy(
+        update={
+            "temperature": temperature,
+            "validation": judged,
+            "quantization": {
+                "float_model_sha256": hashlib.sha256(bundle.model).hexdigest(),
+                "n_calibration_slices": n_calibration,
+                "agreement": alike.model_dump(),
+            },
+        }
+    )
+
+
+def _summarise(was: Bundle, is_now: Bundle, before: NDArray[np.float32], validation: SliceSet, out: Path) -> None:
+    latency = time_in_turns({"float32": was.reader(), "int8": is_now.reader()})
+    float_judged = evaluate(before, validation.labels, validation.patients, validation.sources)
+    for name, bundle, judged in (("float32", was, float_judged), ("int8", is_now, is_now.report.validation)):
+        typer.echo(
+            f"{name:8} {len(bundle.model) / 1e6:6.2f} MB  {latency[name].median_ms:6.1f} ms a slice  "
+            f"balanced accuracy {judged.balanced_accuracy}"
+        )
+    typer.echo(
+        f"{len(validation)} validation slices of {len(set(validation.patients))} patients; median of "
+        f"{latency['int8'].n} turns on one thread of {processor()}; in {out}"
+    )

@@ -1,0 +1,45 @@
+"""What a training ran on and from which code: for the story that every checkpoint tells."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+_CODE = Path(__file__).resolve().parent.parent
+_CPU_LIST = Path("/proc/cpuinfo")
+_GIT_TIMEOUT_S = 10.0
+
+
+def code_commit(folder: Path = _CODE) -> str | None:
+    """Return the commit of our code, "-dirty" behind it where files were changed; None outside our repository."""
+    if not (folder / ".git").exists():  # installed, perhaps below somebody else's repository: theirs is not our commit
+        return None
+    command = ["git", "-C", str(folder), "describe", "--match=", "--always", "--abbrev=40", "--dirty"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
+
+
+def hardware(device: torch.device, threads: int, processes: int) -> dict[str, JsonValue]:
+    """Say what computed, without the machine's name."""
+    return {
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": threads,
+        "processes": processes,
+    }
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = _CPU_LIST.read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
