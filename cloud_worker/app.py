@@ -15,7 +15,7 @@ from cloud_worker.desk import Desk
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
 from cloud_worker.receiver import SUBSCRIPTIONS, Receiver
-from cloud_worker.release import Releasable, load_signer, make_release
+from cloud_worker.release import LeakedModelError, Releasable, load_signer, make_release
 from cloud_worker.retraining import store_release
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
@@ -47,8 +47,14 @@ def run_worker(settings: WorkerSettings, s3: S3Settings, broker: BrokerSettings,
 
 def release_bundle(folder: Path, why: str, settings: WorkerSettings, s3: S3Settings) -> Manifest:
     """Sign a trained network and enter it as the next release, past the gate; raises what its parts raise."""
-    bundle, signer = read_bundle(folder), load_signer(settings.release.signing_key_file)
+    bundle = read_bundle(folder)
     report = bundle.report
+    if report.leaked_patients:
+        raise LeakedModelError(
+            f"{folder}: {report.leaked_patients} patients stood on two sides of its training (--allow-leak); "
+            "a leaked network is not released: train it again on a split by patient"
+        )
+    signer = load_signer(settings.release.signing_key_file)
     network = Releasable(
         model=bundle.model,
         architecture=report.architecture,

@@ -28,6 +28,10 @@ class SigningKeyError(RuntimeError):
     """The signing key cannot be used; the message says what to do."""
 
 
+class LeakedModelError(ValueError):
+    """A network that was judged on patients it learnt from: what its figures say is not known."""
+
+
 @dataclass(frozen=True)
 class Releasable:
     """A network that passed the gate (or is the first), and what is said of it."""

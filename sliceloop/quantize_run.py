@@ -18,7 +18,7 @@ from training.evaluate import evaluate
 from training.export import check_parity, fit_temperature
 from training.judging.cost import processor, time_in_turns
 from training.model.reader import Calibration, OnnxReader
-from training.quantize import Agreement, agreement, calibration_rows, quantize, refuse_fall
+from training.quantize import Agreement, agreement, calibration_rows, quantize, refuse_fall, refuse_quantized
 
 _BATCH = 16
 _PARITY_SLICES = 16
@@ -37,6 +37,7 @@ def quantize_bundle(folder: Path, data: Path, out: Path, cache: Path | None, pat
     if out.resolve() == folder.resolve():
         raise BundleError(f"{out} is the bundle itself: give --out another folder, so that the float network stays")
     bundle = read_bundle(folder)
+    refuse_quantized(bundle.model)
     dataset = _of_known_sources(open_dataset(data, patient_rule=patient_rule), bundle.report.train_sources)
     calibration = _split(_with_rows(dataset, calibration_rows(_rows(dataset, "train"))), "train", cache)
     validation = _split(dataset, "val", cache)

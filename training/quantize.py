@@ -77,8 +77,7 @@ def quantize(model: bytes, calibration: Pixels) -> bytes:
     them, and the answers go wrong there alone. The preparation and the last layers, a thousandth of the work, stay
     float. Raises `AlreadyQuantizedError`.
     """
-    if any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(model).graph.node):
-        raise AlreadyQuantizedError("the network is int8 already: give the bundle that it was made of")
+    refuse_quantized(model)
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("source.onnx", "float.onnx", "int8.onnx"))
         source.write_bytes(model)
@@ -112,6 +111,12 @@ def calibration_rows(
         strata[rows[at].label, rows[at].source].append(rows[at])
     turns = chain.from_iterable(zip_longest(*(strata[key] for key in sorted(strata))))
     return tuple(row for row in turns if row is not None)[:n]
+
+
+def refuse_quantized(model: bytes) -> None:
+    """Raise `AlreadyQuantizedError` for a network that is int8."""
+    if any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(model).graph.node):
+        raise AlreadyQuantizedError("the network is int8 already: give the bundle that it was made of")
 
 
 def agreement(first: NDArray[np.floating], second: NDArray[np.floating]) -> Agreement:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,17 @@ def test_a_bundle_without_a_key_is_not_released(trained: Path, tmp_path: Path) -
     assert ended.code == 2
     assert "signing.pem is no usable signing key" in ended.err
     assert "no key" not in ended.err.replace("no usable", "")
+    assert not list(tmp_path.glob("*.sqlite"))
+
+
+def test_a_leaked_bundle_is_not_released(trained: Path, tmp_path: Path) -> None:
+    """What was judged on patients that it learnt from never reaches an edge, whoever wants it to."""
+    bundle = read_bundle(trained)
+    leaked = bundle.report.model_copy(update={"leaked_patients": 2})
+    write_bundle(tmp_path / "leaked", replace(bundle, report=leaked))
+    ended = sliceloop("release", tmp_path / "leaked", "--why", "first", cwd=tmp_path)
+    assert ended.code == 2
+    assert "2 patients stood on two sides" in ended.err
     assert not list(tmp_path.glob("*.sqlite"))
 
 

@@ -184,6 +184,8 @@ def test_the_command_writes_a_bundle_of_int8(data, tmp_path, capsys):
     assert is_now.report.model_extra["quantization"]["n_calibration_slices"] == 9
     said = capsys.readouterr().out
     assert "same answer on 100.0 % of 9 slices" in said and "ms a slice" in said
+    with pytest.raises(AlreadyQuantizedError, match="int8 already"):
+        quantize_bundle(tmp_path / "int8", data, tmp_path / "again", cache=None)
     with pytest.raises(BundleError, match="give --out another folder"):
         quantize_bundle(tmp_path / "float", data, tmp_path / "float", cache=None)
 
