@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 # and for another CUDA version the index that pytorch.org names.
 TORCH_INDEX ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
+# Tests that start no process of the loop: two files at a time. The others are about time and ports, one after another.
+APART := tests/training tests/model tests/protocol
 
-.PHONY: setup demo test check chaos clean
+.PHONY: setup demo test check chaos bench clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -28,7 +31,11 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(APART)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(APART))
+
+bench: setup
+	$(BIN)/sliceloop bench training $(BENCH_ARGS)
 
 chaos: setup
 	$(BIN)/python -m pytest -m chaos --timeout 900

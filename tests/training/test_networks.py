@@ -181,3 +181,12 @@ def test_temperature_calibrates_and_stays_in_bounds():
     assert temperature > 1.5
     assert log_loss(logits, labels, temperature) <= min(log_loss(logits, labels, t) for t in (1.0, 1.5, 3.0, 5.0, 8.0))
     assert fit_temperature(np.eye(3)[labels] * 20, labels) >= 0.25
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "mobilenetv4_conv_small"])
+def test_a_new_head_begins_undecided(architecture: str) -> None:
+    """Before training a network gives the classes about even chances, so that its first steps are not lost."""
+    torch.manual_seed(0)
+    network = build(architecture, 64).train()
+    logits, _, _ = network(torch.randint(0, 256, (8, 1, 256, 256), dtype=torch.uint8))
+    assert logits.softmax(1).max() < 0.6

@@ -8,6 +8,8 @@ from protocol.labels import LABELS
 from training import vision
 from training.networks.architecture import Outputs, by_position
 
+_HEAD_STD = 0.01
+"""As torchvision's mobile networks begin their last layer."""
 _SEED_CROP = 224 / 256
 """The paper resized to 256 and cut 224 out of the middle."""
 
@@ -35,9 +37,15 @@ def resnet18() -> nn.Module:
 
 
 def timm_network(name: str) -> nn.Module:
-    """Make a network of timm's."""
-    net: nn.Module = vision.timm().create_model(name, num_classes=len(LABELS))
-    return net
+    """Make a network of timm's, with a quiet last layer.
+
+    timm spreads its weights by the number of classes alone (1/sqrt(3) for three), after which the first epochs undo
+    logits of the size of ten.
+    """
+    net: Any = vision.timm().create_model(name, num_classes=len(LABELS))
+    nn.init.normal_(net.classifier.weight, std=_HEAD_STD)
+    nn.init.zeros_(net.classifier.bias)
+    return net  # type: ignore[no-any-return]
 
 
 def read_squeezenet(net: Any, x: Tensor) -> Outputs:
