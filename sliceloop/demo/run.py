@@ -46,6 +46,7 @@ LOOK_S = 0.5
 LOOP_TIMEOUT_S = 900
 TRAIN_TIMEOUT_S = 600
 START_TIMEOUT_S = 60
+IN_USE = (ModelPhase.PROBATION, ModelPhase.ACTIVE)
 FIRST_EPOCHS, SECOND_EPOCHS = 60, 30
 REVIEWER = "scripted-reviewer"
 LABELS_SHARE = 0.35
@@ -217,13 +218,16 @@ class _Demo:
         return not self._stage.labelled or self._loop_closed(ledger)
 
     def _loop_closed(self, ledger: Ledger) -> bool:
-        """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere."""
+        """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere.
+
+        A release that comes after the last slice stays on probation: there is nothing left to read with it.
+        """
         if ledger.requests_open() or ledger.pending_candidates() or ledger.accepted_unreleased():
             return False
         latest = ledger.latest_release()
         assert latest is not None, "the demo made the first release"
         running = {edge: _running(ledger, edge) for edge in EDGES}
-        return all(version == (latest.version, ModelPhase.ACTIVE) for version in running.values())
+        return all(version == latest.version and phase in IN_USE for version, phase in running.values())
 
     def _refused(self) -> list[tuple[str, str]]:
         refused = []
