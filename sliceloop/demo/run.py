@@ -46,7 +46,6 @@ LOOK_S = 0.5
 LOOP_TIMEOUT_S = 900
 TRAIN_TIMEOUT_S = 600
 START_TIMEOUT_S = 60
-IN_USE = (ModelPhase.PROBATION, ModelPhase.ACTIVE)
 FIRST_EPOCHS, SECOND_EPOCHS = 60, 30
 REVIEWER = "scripted-reviewer"
 LABELS_SHARE = 0.35
@@ -218,16 +217,12 @@ class _Demo:
         return not self._stage.labelled or self._loop_closed(ledger)
 
     def _loop_closed(self, ledger: Ledger) -> bool:
-        """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere.
-
-        A release that comes after the last slice stays on probation: there is nothing left to read with it.
-        """
+        """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere."""
         if ledger.requests_open() or ledger.pending_candidates() or ledger.accepted_unreleased():
             return False
         latest = ledger.latest_release()
         assert latest is not None, "the demo made the first release"
-        running = {edge: _running(ledger, edge) for edge in EDGES}
-        return all(version == latest.version and phase in IN_USE for version, phase in running.values())
+        return all(in_use(latest.version, *_running(ledger, edge)) for edge in EDGES)
 
     def _refused(self) -> list[tuple[str, str]]:
         refused = []
@@ -276,6 +271,14 @@ class _Demo:
         releases = ledger.releases()
         before, after = (store.get(release.files[MODEL_FILE]) for release in (releases[0], releases[-1]))
         return compare_releases(before, after, evaluation, self._stage.evaluation_data)
+
+
+def in_use(wanted: int, version: int, phase: str) -> bool:
+    """Tell whether an edge that reports this version and phase reads with the wanted release.
+
+    One that comes after the last slice stays on probation for good: there is nothing left to read with it.
+    """
+    return version == wanted and phase in (ModelPhase.PROBATION, ModelPhase.ACTIVE)
 
 
 def _version_read(ledger: Ledger, edge: str) -> int:

@@ -14,6 +14,7 @@ from protocol.labels import LABELS, Label
 from sliceloop.demo.measure import Diagnosed, swap_gap
 from sliceloop.demo.result import DemoResult, EdgeRow, ReleaseRow, Swap
 from sliceloop.demo.roles import MAX_EVALUATION_SLICES, MAX_SLICES_A_PATIENT, Roles, TooFewPatientsError, deal
+from sliceloop.demo.run import in_use
 from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, EdgeFeed, Scanner, next_interval_s
 from training.data.slices import LabelledSlice
 
@@ -289,3 +290,12 @@ def test_a_demo_in_which_all_arrived_has_no_fault() -> None:
 def test_each_fault_is_named(changes: dict[str, object], fault: str) -> None:
     """What was lost, doubled or did not arrive is told in words."""
     assert any(fault in said for said in result(**changes).faults())
+
+
+def test_a_release_after_the_last_slice_ends_the_demo_too() -> None:
+    """An edge that swapped to the newest release reads with it, on probation as well; one that still fetches does not."""
+    assert in_use(3, 3, "probation")
+    assert in_use(3, 3, "active")
+    assert not in_use(3, 2, "downloading")
+    assert not in_use(3, 2, "active")
+    assert not in_use(3, 3, "rolled-back")
