@@ -293,7 +293,7 @@ def test_each_fault_is_named(changes: dict[str, object], fault: str) -> None:
 
 
 def test_a_release_after_the_last_slice_ends_the_demo_too() -> None:
-    """An edge that swapped to the newest release reads with it, on probation as well; one that still fetches does not."""
+    """An edge that swapped to the newest release reads with it, on probation as well; one still fetching does not."""
     assert in_use(3, 3, "probation")
     assert in_use(3, 3, "active")
     assert not in_use(3, 2, "downloading")
