@@ -327,7 +327,9 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Of a weights file; a bundle knows its own.")] = None,
-    input_px: Annotated[int, typer.Option(help="Of a weights file: the side that it learnt at.")] = 256,
+    input_px: Annotated[
+        int, typer.Option(min=32, max=256, help="Of a weights file: the side that it learnt at.")
+    ] = 256,
     weights_labels: Annotated[
         str | None, typer.Option(help='Of a weights file: its classes in order, as "COVID-19,Normal,Pneumonia".')
     ] = None,

@@ -80,7 +80,8 @@ def test_phantoms_of_nowhere_are_refused(tmp_path: Path) -> None:
         (("train", "data"), "Missing option '--out'"),
         (("label", "set", "abc"), "Missing argument"),
         (("edge", "--log-level", "loud"), "log level 'loud' is none of critical"),
-        (("train", "data", "--out", "out", "--input-px", "100"), "100 is none of (256, 128, 64)"),
+        (("train", "data", "--out", "out", "--input-px", "16"), "Invalid value for '--input-px'"),
+        (("evaluate", "model.pth", "data", "--out", "out", "--input-px", "512"), "Invalid value for '--input-px'"),
     ],
 )
 def test_what_the_command_does_not_know_is_said(tmp_path: Path, arguments: tuple[str, ...], fault: str) -> None:

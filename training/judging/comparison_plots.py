@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from protocol.labels import LABELS
@@ -14,6 +16,7 @@ from training.judging.record import Record
 
 FOREST, COST, SOURCES = "balanced_accuracy.png", "cost.png", "sources.png"
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#999999")
+_MANY = "tab20"
 _ROW_INCHES = 0.42
 _MOST_APART = 0.7
 _LEGEND_COLUMNS = 4
@@ -75,7 +78,9 @@ def _cost(folder: Path, comparison: Comparison) -> Path:
         panel.grid(color="#EEEEEE")
         panel.set_axisbelow(True)
     panels[0].set_ylabel("balanced accuracy, 95 % interval over patients")
-    below(panels[1], columns=_LEGEND_COLUMNS)
+    canvas.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False
+    )
     return save(canvas, folder / COST, comparison.leak)
 
 
@@ -106,4 +111,8 @@ def _sources(folder: Path, comparison: Comparison) -> Path:
 
 
 def _colours(n: int) -> list[str]:
-    return [_PALETTE[index % len(_PALETTE)] for index in range(n)]
+    """Return a colour for each model; ours are for all eyes, but there are only so many."""
+    palette = (
+        _PALETTE if n <= len(_PALETTE) else [to_hex(colormaps[_MANY](index)) for index in range(colormaps[_MANY].N)]
+    )
+    return [palette[index % len(palette)] for index in range(n)]
