@@ -214,6 +214,10 @@ def train(
         Literal["none", "class", "class-source"], typer.Option(help="What is shown equally often.")
     ] = "class",
     augment: Annotated[float, typer.Option(min=0, max=4, help="Strength of augmentation; 0 for none.")] = 1.0,
+    window: Annotated[float, typer.Option(min=0, max=1, help="Chance of another grey window.")] = 0.0,
+    exchange: Annotated[
+        float, typer.Option(min=0, max=1, help="Chance that a slice of lungs only is shown in another's body.")
+    ] = 0.0,
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option()] = "adamw",
     learning_rate: Annotated[float | None, typer.Option(help="At its peak; default: the architecture's own.")] = None,
     backbone_rate_share: Annotated[float, typer.Option(help="Share of it for all but the last layer.")] = 1.0,
@@ -247,6 +251,8 @@ def train(
         batch=batch,
         balanced=balanced,
         augment=augment,
+        window=window,
+        exchange=exchange,
         optimizer=optimizer,
         learning_rate=learning_rate,
         backbone_rate_share=backbone_rate_share,

@@ -12,17 +12,23 @@ _GAMMA = 0.2
 """Of its logarithm."""
 _CONTRAST = 0.08
 _BRIGHTNESS = 0.04
+_WINDOW_LOW, _WINDOW_HIGH, _LEAST_WINDOW = 0.15, 0.5, 0.3
+"""Up to this the black level rises and the white level falls; so far apart do they stay. A wide window with tissue at
+0.65 becomes a lung window with white tissue by it."""
 _BLUR_CHANCE, _BLUR = 0.3, 0.6
 """How often, and how much at most of a 3x3 mean is mixed in."""
 _NOISE = 0.02
 """Largest standard deviation; 1 is white."""
 
 
-def augmented(grey: Tensor, strength: float = 1.0) -> Tensor:
+def augmented(grey: Tensor, strength: float = 1.0, window: float = 0.0) -> Tensor:
     """Vary a batch float [n, 1, px, px], 0..1: flip, place, size, tilt, greys, blur, noise.
 
-    Randomness is torch's global generator's; at strength 0 the slices are only mirrored.
+    A share `window` of the slices is first shown in a narrower grey window. Randomness is torch's global generator's;
+    at strength and window 0 the slices are only mirrored.
     """
+    if window:
+        grey = _some_windowed(grey, window)
     tilted = F.affine_grid(_affine(grey, strength), list(grey.shape), align_corners=False)
     grey = F.grid_sample(grey, tilted, align_corners=False)
     grey = grey.clamp_(min=0).pow_(torch.exp(_uniform(grey, _GAMMA * strength)))
@@ -32,6 +38,13 @@ def augmented(grey: Tensor, strength: float = 1.0) -> Tensor:
     grey = _some_blurred(grey, strength)
     noise = torch.randn_like(grey).mul_(_share(grey) * _NOISE * strength)
     return grey.add_(noise).clamp_(0, 1)
+
+
+def _some_windowed(grey: Tensor, chance: float) -> Tensor:
+    chosen = (_share(grey) < chance).to(grey.dtype)
+    low = _share(grey) * _WINDOW_LOW * chosen
+    high = torch.maximum(1 - _share(grey) * _WINDOW_HIGH * chosen, low + _LEAST_WINDOW)
+    return ((grey - low) / (high - low)).clamp_(0, 1)
 
 
 def _affine(grey: Tensor, strength: float) -> Tensor:

@@ -43,6 +43,10 @@ class TrainSettings(BaseModel):
     """Stop after so many epochs without a better one on validation; none goes on to the end."""
     augment: float = Field(1.0, ge=0, le=4)
     """How strongly slices are moved, scaled, tilted, brightened, blurred and made noisy; 0 leaves them as they are."""
+    window: float = Field(0.0, ge=0, le=1)
+    """Chance that a slice is shown in a narrower grey window, as another viewer has it."""
+    exchange: float = Field(0.0, ge=0, le=1)
+    """Chance that a slice of lungs only is shown inside another slice's body, so that bodies say less of the class."""
     balanced: Annotated[Balance, BeforeValidator(_balance)] = "class"
     """class: as many slices of each; class-source: of these as many of each source; none: every slice once an epoch."""
     device: DeviceName = "auto"

@@ -21,6 +21,7 @@ from training.data.slices import Pixels, SliceSet, refuse_leak
 from training.device import autocast, grad_scaler, half_dtype, pick_device
 from training.ema import moving_average
 from training.evaluate import balanced_accuracy, log_loss
+from training.exchange import exchanged
 from training.memory import keep_freed_memory
 from training.networks import Network
 from training.optimizer import make_optimizer, peak_rate, rate_share, set_learning, set_rate
@@ -44,6 +45,8 @@ __all__ = [
 _READ_BATCH = 64
 _GRADIENT_NORM = 1.0
 """Gradients are clipped to this; SqueezeNet without normalisation dies of its first large steps."""
+
+_SEEDS = 2**62
 
 
 class MissingClassError(ValueError):
@@ -131,10 +134,10 @@ def train(
                 )
                 set_rate(run.optimizer, rate)
                 mine = team.share(batch)
-                grey = network.reduce(slices_at(train.pixels, mine).to(device))
+                grey = network.reduce(_shown(train.pixels, mine, settings.exchange).to(device))
                 targets = labels[mine].to(device)
                 with autocast(device, half):
-                    logits = read(augmented(grey, settings.augment) if settings.augment else grey).float()
+                    logits = read(_varied(grey, settings)).float()
                 losses = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing, reduction="sum")
                 loss = losses * team.size / len(batch)  # DistributedDataParallel takes the mean over the processes
                 run.optimizer.zero_grad()
@@ -184,6 +187,18 @@ def read_logits(network: Network, pixels: Pixels) -> NDArray[np.float32]:
 def slices_at(pixels: Pixels, at: Tensor) -> Tensor:
     """Return the slices at the indices as uint8 [n, 1, 256, 256]."""
     return torch.from_numpy(pixels[at.numpy()]).unsqueeze(1)
+
+
+def _shown(pixels: Pixels, at: Tensor, exchange: float) -> Tensor:
+    """Return the slices at the indices, some of them in another one's body."""
+    if not exchange:
+        return slices_at(pixels, at)
+    generator = np.random.default_rng(int(torch.randint(_SEEDS, ())))
+    return torch.from_numpy(exchanged(pixels[at.numpy()], pixels, exchange, generator)).unsqueeze(1)
+
+
+def _varied(grey: Tensor, settings: TrainSettings) -> Tensor:
+    return augmented(grey, settings.augment, settings.window) if settings.augment or settings.window else grey
 
 
 def _judge(network: Network, pixels: Pixels, team: Team) -> NDArray[np.float32]:

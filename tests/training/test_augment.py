@@ -56,3 +56,13 @@ def test_about_half_are_mirrored():
     """The disc is on its own side in some slices and on the other in some."""
     left = varied(0)[:, :, :, :32].mean((1, 2, 3)) > varied(0)[:, :, :, 32:].mean((1, 2, 3))
     assert 0 < left.sum() < 8
+
+
+def test_another_window_spreads_the_greys_of_some():
+    """About the chosen share of the slices comes in a narrower window: brighter tissue or darker air, nothing else."""
+    torch.manual_seed(0)
+    batch = picture().repeat(32, 1, 1, 1)
+    shown = augmented(batch, 0, window=0.5)
+    span = (shown.amax((1, 2, 3)) - shown.amin((1, 2, 3)) - 0.5).abs()
+    assert 0.35 < (span > 0.01).float().mean() < 0.65
+    assert torch.equal(shown, shown.clamp(0, 1))

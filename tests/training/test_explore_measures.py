@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from protocol.labels import LABELS, Label
+from training.data.content import picture_box
 from training.data.slices import LabelledSlice
-from training.explore.content import picture_box
 from training.explore.counts import count, most_tied
 from training.explore.differences import EVERYWHERE, cliffs_delta, find_differences, holm
 from training.explore.intensities import ALL_MEASURES, VERY_BRIGHT, PatientValues, by_patient, measure_one

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from protocol.labels import LABELS
+from training.data.lungs import Region, find_lungs
 from training.data.phantom import SITES, render_slice
 from training.evaluate import evaluate
 from training.explore import shortcuts
 from training.explore.explore import choose_patients
-from training.explore.lungs import Region, find_lungs
 from training.explore.shortcuts import ALL_SLICES, CLASS, SOURCE, answers_out_of_fold, audit, balanced_accuracy
 from training.explore.verdicts import verdict
 from training.explore.views import View, Views, border_of, histogram, look_at

@@ -48,6 +48,8 @@ EVERYTHING = TrainSettings(
     label_smoothing=0.1,
     patience=3,
     balanced="class-source",
+    window=0.5,
+    exchange=0.5,
 )
 
 

@@ -8,9 +8,9 @@ import scipy
 import sklearn
 from pydantic import BaseModel, ConfigDict
 
+from training.data.lungs import Region
 from training.explore.counts import Count
 from training.explore.differences import Difference
-from training.explore.lungs import Region
 from training.explore.shortcuts import Audit
 from training.explore.views import Views
 

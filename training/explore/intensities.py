@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.content import BLACK, picture_box
 from training.data.slices import SliceSet
-from training.explore.content import BLACK, picture_box
 from training.model.preprocess import Frame
 
 Array = NDArray[np.float64]

@@ -7,11 +7,11 @@ from markdown_it import MarkdownIt
 
 from protocol.labels import LABELS
 from training.data.labelled import SPLITS
+from training.data.lungs import OUTER_BLACK_OF_LUNGS
 from training.explore.counts import Count
 from training.explore.differences import EVERYWHERE, LEAST_PATIENTS, RESAMPLES, Difference, Spread
 from training.explore.findings import Findings
 from training.explore.intensities import ALL_MEASURES, MEASURES, VERY_BRIGHT
-from training.explore.lungs import OUTER_BLACK_OF_LUNGS
 from training.explore.plots import COUNTS, EFFECTS, INTENSITIES, SHORTCUTS, SHORTCUTS_WITHIN
 from training.explore.sentences import counts_title, effects_title, intensities_title, shortcuts_title, within_title
 from training.explore.shortcuts import COMPONENTS, FOLDS, Audit

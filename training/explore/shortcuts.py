@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from protocol.labels import LABELS
+from training.data.lungs import Region
 from training.evaluate import Estimate
-from training.explore.lungs import Region
 from training.explore.views import WITHOUT_LUNGS, View, Views
 
 FOLDS = 5

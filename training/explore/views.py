@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.content import picture_box
+from training.data.lungs import Region, find_lungs
 from training.data.slices import SliceSet
-from training.explore.content import picture_box
-from training.explore.lungs import Region, find_lungs
 from training.model.preprocess import Frame
 
 SMALL_PX = 32
