@@ -1,10 +1,12 @@
 """The edge agent: one loop that captures and reads, one thread that talks to the cloud."""
 
+import fcntl
 import secrets
 import threading
 import time
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +37,8 @@ RETRY_S = 1.0
 """Wait after something stood in the way: a missing folder, a full outbox, no model."""
 ENVELOPE_BYTES = 4096
 """Room that topic and user properties take besides an original's bytes."""
+LOCK_FILE = "edge.lock"
+"""In the data folder; locked as long as an edge uses it."""
 
 
 class EdgeSetupError(RuntimeError):
@@ -45,10 +49,11 @@ def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Eve
     """Run one edge agent until the stop; raises `EdgeSetupError` or `OutboxError` when it cannot start."""
     check_edge_ids(settings.site, settings.edge)
     trusted = load_trusted_keys(settings.trusted_keys_dir, settings.trusted_threshold)
-    identity = EdgeIdentity(settings.site, settings.edge, uuid.uuid4().hex, load_patient_secret(settings))
-    slot = ModelSlot(settings.data_dir / "models", trusted, threads=settings.threads)
-    slot.load_active()
     with ExitStack() as stack:
+        stack.enter_context(sole_user(settings.data_dir))
+        identity = EdgeIdentity(settings.site, settings.edge, uuid.uuid4().hex, load_patient_secret(settings))
+        slot = ModelSlot(settings.data_dir / "models", trusted, threads=settings.threads)
+        slot.load_active()
         outbox = stack.enter_context(
             Outbox(
                 settings.data_dir / "outbox.sqlite",
@@ -92,6 +97,8 @@ class ReadingLoop:
             self._link.problem(problem)
             if problem and problem != said:
                 log.warning("not reading", reason=problem)
+            elif said and not problem:
+                log.info("reading again")
             stop.wait(RETRY_S if problem else IDLE_S)
 
     def step(self, now_s: float) -> str:
@@ -116,7 +123,8 @@ class ReadingLoop:
             return
         sequence = self._outbox.last_sequence() + 1
         try:
-            read = read_slice(frame, model, self._identity, sequence, self._originals)
+            with self._slot.trying():
+                read = read_slice(frame, model, self._identity, sequence, self._originals)
         except (ImageError, BlankFrameError) as error:
             self._refuse(frame.key, str(error), now_s)
             return
@@ -150,6 +158,20 @@ class ReadingLoop:
         # no file name here: it may be a patient's
         log.warning("frame refused", reason=reason, next="`sliceloop refused` lists it on this box")
         return ""
+
+
+@contextmanager
+def sole_user(data_dir: Path) -> Iterator[None]:
+    """Keep other edges off the data folder, to the end of the process at the latest; raises `EdgeSetupError`."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EdgeSetupError(
+                f"another edge runs on {data_dir}; stop it first, or give this one an edge.data_dir of its own"
+            ) from None
+        yield
 
 
 def load_trusted_keys(folder: Path, threshold: int) -> TrustedKeys:

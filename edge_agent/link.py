@@ -51,7 +51,7 @@ class Link:
             Kind.MODEL_CHUNK: self._on_chunk,
         }
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
-        self._problem = ""
+        self._problem = self._unanswered = ""
         self._next_heartbeat_s = 0.0
         self.session = Session(
             broker,
@@ -112,6 +112,7 @@ class Link:
             self._say(self._diagnoses.popleft(), qos=0)
         try:
             self._publisher.step(now_s)
+            self._unanswered = self._publisher.problem
             if now_s >= self._next_heartbeat_s:
                 self._next_heartbeat_s = now_s + self._settings.heartbeat_s
                 self._say(self._status("online"), retain=True)
@@ -174,7 +175,7 @@ class Link:
                 "model": self._slot.running,
                 "outbox_depth": self._outbox.depth(),
                 "last_sequence": self._outbox.last_sequence(),
-                "problem": self._problem[:2000],
+                "problem": "; ".join(filter(None, (self._problem, self._unanswered)))[:2000],
             }
         )
 

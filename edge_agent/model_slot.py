@@ -3,6 +3,8 @@
 import contextlib
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +27,8 @@ ENVELOPE_FILE = "manifest.dsse.json"
 ACTIVE_FILE = "active.json"
 
 
-MAX_STARTS_ON_PROBATION = 3
-"""A model that never got through its probation in so many starts counts as failed: it may be what ends the process."""
+MAX_DEATHS_ON_PROBATION = 3
+"""A model on probation under which the process ended so often in the midst of a slice may be what ends it."""
 MAX_REMEMBERED_FAILURES = 100
 
 
@@ -37,7 +39,7 @@ class SlotState(BaseModel):
 
     versions: tuple[int, ...] = ()
     on_probation: bool = False
-    starts_on_probation: int = 0
+    deaths_on_probation: int = 0
     highest_seen: int = 0
     failed: tuple[int, ...] = ()
 
@@ -68,6 +70,7 @@ class ModelSlot:
         self.trusted = trusted
         self._threads = threads
         self._state = SlotState()
+        self._writing = threading.RLock()
         self.current: ServedModel | None = None
         self.previous: ServedModel | None = None
 
@@ -89,7 +92,8 @@ class ModelSlot:
     def load_active(self) -> None:
         """Load the model that ran before the restart, or its predecessor when it no longer verifies.
 
-        A probation goes on; one that saw too many starts ends in a roll back. Raises `OSError` when the disk is full.
+        A probation goes on; one in which the process died on too many slices ends in a roll back. Raises `OSError`
+        when the disk is full.
         """
         self._state = _read_state(self.folder / ACTIVE_FILE)
         usable = [model for version in self._state.versions if (model := self._load_or_tell(version)) is not None]
@@ -98,10 +102,23 @@ class ModelSlot:
             self._state = self._state.model_copy(update={"on_probation": False})
         elif self._state.on_probation:
             self.previous = usable[1] if len(usable) > 1 else None
-            self._remember(starts_on_probation=self._state.starts_on_probation + 1)
-            if self._state.starts_on_probation > MAX_STARTS_ON_PROBATION:
-                log.error("model rolled back", version=self.running_version, reason="never got through its probation")
-                self.roll_back()
+            if self._state.deaths_on_probation >= MAX_DEATHS_ON_PROBATION:
+                reason = f"the process ended {self._state.deaths_on_probation} times while it read a slice"
+                log.error("model rolled back", version=self.running_version, reason=reason)
+                # only suspected: where there is no other it may be taken again, or the edge would wait for ever
+                self.roll_back(for_good=self.previous is not None)
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """Remember on disk that the model on probation reads a slice, as long as it does: it may end the process."""
+        tried = self._state
+        if tried.on_probation:
+            self._count_deaths(tried.versions, tried.deaths_on_probation + 1)
+        try:
+            yield
+        finally:
+            if tried.on_probation:
+                self._count_deaths(tried.versions, tried.deaths_on_probation)
 
     def why_not(self, version: int) -> str:
         """Say why a release may not run here whatever its signature: it failed here, or is older than one seen here."""
@@ -117,7 +134,7 @@ class ModelSlot:
 
     def prove(self) -> None:
         """End the probation: the model in use stays."""
-        self._remember(on_probation=False, starts_on_probation=0)
+        self._remember(on_probation=False, deaths_on_probation=0)
 
     def store(self, version: int, envelope: bytes, files: dict[str, bytes]) -> None:
         """Write a release's files so that they survive a crash; the envelope comes last and makes it complete."""
@@ -148,13 +165,13 @@ class ModelSlot:
         before = self.current
         version = model.manifest.version
         versions = (version, before.manifest.version) if before else (version,)
-        self._remember(versions=versions, on_probation=True, starts_on_probation=0, highest_seen=version)
+        self._remember(versions=versions, on_probation=True, deaths_on_probation=0, highest_seen=version)
         self.previous = before
         self.current = model
         self._forget_all_but(set(versions))
 
-    def roll_back(self) -> None:
-        """Return to the model before; without one the edge waits for the next release.
+    def roll_back(self, *, for_good: bool = True) -> None:
+        """Return to the model before; without one the edge waits for the next release (or, not for good, for this one).
 
         Raises `OSError` when the disk does not take it: the failing model is out of use until the next start.
         """
@@ -164,9 +181,15 @@ class ModelSlot:
             even_unwritten=True,
             versions=(before.manifest.version,) if before else (),
             on_probation=False,
-            starts_on_probation=0,
-            failed=(*self._state.failed, failed)[-MAX_REMEMBERED_FAILURES:],
+            deaths_on_probation=0,
+            failed=(*self._state.failed, *((failed,) if for_good else ()))[-MAX_REMEMBERED_FAILURES:],
         )
+
+    def _count_deaths(self, versions: tuple[int, ...], deaths: int) -> None:
+        """Write the count unless the other thread ended these versions' probation; a full disk stops no reading."""
+        with self._writing, contextlib.suppress(OSError):
+            if self._state.on_probation and self._state.versions == versions:
+                self._remember(even_unwritten=True, deaths_on_probation=deaths)
 
     def _load_or_tell(self, version: int) -> ServedModel | None:
         try:
@@ -178,11 +201,12 @@ class ModelSlot:
         return model
 
     def _remember(self, *, even_unwritten: bool = False, **changes: object) -> None:
-        state = self._state.model_copy(update=changes)
-        if even_unwritten:
+        with self._writing:
+            state = self._state.model_copy(update=changes)
+            if even_unwritten:
+                self._state = state
+            write_durably(self.folder / ACTIVE_FILE, state.model_dump_json().encode())
             self._state = state
-        write_durably(self.folder / ACTIVE_FILE, state.model_dump_json().encode())
-        self._state = state
 
     def _version_folder(self, version: int) -> Path:
         return self.folder / f"{version:08d}"

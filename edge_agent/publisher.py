@@ -14,7 +14,10 @@ from protocol.topics import edge_topic
 log = structlog.get_logger()
 
 MAX_PATIENCE = 4
-"""So many receipt timeouts is the longest wait for a receipt: it doubles each time, or a slow worker would drown."""
+"""So many receipt timeouts is the longest wait for a receipt: it doubles each time, or a slow worker would drown.
+
+After that time without any receipt it is said that nobody answers.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Publisher:
         self._window, self._receipt_timeout_s = window, receipt_timeout_s
         self._flights: dict[str, Flight] = {}
         self._unsendable: set[str] = set()
+        self._unanswered_since_s: float | None = None
+        self.problem = ""
 
     def step(self, now_s: float) -> int:
         """Publish what has room in the window; return how many messages went out."""
         if not self._session.connected:
             self._flights.clear()  # the next connection sends them again; the worker stores a message once
             self._unsendable.clear()  # and may have other limits
+        self._judge_silence(now_s)
+        if not self._session.connected:
             return 0
         waiting = [message_id for message_id, flight in self._flights.items() if now_s < flight.until_s]
         room = self._window - len(waiting)
@@ -56,7 +63,22 @@ class Publisher:
         deleted = self._outbox.delete(message_ids)
         for message_id in message_ids:
             self._flights.pop(message_id, None)
+        if self.problem:
+            log.info("receipts come again")
+        self._unanswered_since_s, self.problem = None, ""
         return deleted
+
+    def _judge_silence(self, now_s: float) -> None:
+        """See how long messages were published without any receipt: the broker may be there, but nobody behind it."""
+        if not self._flights or self._unanswered_since_s is None:
+            self._unanswered_since_s = now_s
+        said, silent_s = self.problem, now_s - self._unanswered_since_s
+        too_long = silent_s >= MAX_PATIENCE * self._receipt_timeout_s
+        self.problem = (
+            f"no receipt for {silent_s:.0f} s: is a worker running, and its object store?" if too_long else ""
+        )
+        if self.problem and not said:
+            log.warning("no receipts", reason=self.problem, next="messages stay here, and are published again")
 
     def _publish(self, message: OutboxMessage, now_s: float) -> bool:
         outbound = Outbound(

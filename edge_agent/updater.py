@@ -57,7 +57,7 @@ class Updater:
         self._judged: set[str] = set()
         self._clean_readings = 0
         self._readings_failed = ""
-        self.reported = self._message(self._phase())
+        self.reported = self._message(self._phase(), slot.running_version)
 
     def offer(self, envelope: bytes, now: datetime) -> None:
         """Take what came on the model-update topic; a release that may not run here is reported with its reason."""
@@ -74,15 +74,15 @@ class Updater:
             )
         except TrustError as error:
             self._judge(digest)
-            self._report(ModelPhase.REJECTED, reason=f"{type(error).__name__}: {error}")
+            self._report(ModelPhase.REJECTED, error.version, reason=f"{type(error).__name__}: {error}")
             return
         if manifest.model_ref == self._slot.running:
-            self._report(self._phase())
+            self._report(self._phase(), manifest.version)
             return
         refusal = self._why_not(manifest)
         if refusal:
             self._judge(digest)
-            self._report(ModelPhase.REJECTED, reason=refusal)
+            self._report(ModelPhase.REJECTED, manifest.version, reason=refusal)
             return
         log.info("release offered", version=manifest.version)
         self._download = Download(envelope, manifest, {})
@@ -162,13 +162,13 @@ class Updater:
         if not due:
             return
         asked.update(dict.fromkeys(due, now_s))
-        self._request(ChunkRequest(version=download.manifest.version, chunks=tuple(due)))
-        total = len(download.chunks())
-        self._report(ModelPhase.DOWNLOADING, chunks_done=total - len(missing), chunks_total=total)
+        version, total = download.manifest.version, len(download.chunks())
+        self._request(ChunkRequest(version=version, chunks=tuple(due)))
+        self._report(ModelPhase.DOWNLOADING, version, chunks_done=total - len(missing), chunks_total=total)
 
     def _stage(self, download: Download) -> None:
         version = download.manifest.version
-        self._report(ModelPhase.TESTING)
+        self._report(ModelPhase.TESTING, version)
         self._download = None
         try:
             files = {name: self._assemble(name, download.manifest) for name in download.manifest.files}
@@ -178,15 +178,15 @@ class Updater:
             self._slot.activate(model)
         except (TrustError, UnreadableNetworkError, SelfTestError) as error:
             self._fail(version)
-            self._report(ModelPhase.REJECTED, reason=f"{type(error).__name__}: {error}")
+            self._report(ModelPhase.REJECTED, version, reason=f"{type(error).__name__}: {error}")
             return
         except OSError as error:  # a full disk is not the release's fault: it may be offered again
-            self._report(ModelPhase.REJECTED, reason=f"cannot be stored ({error}); free some space")
+            self._report(ModelPhase.REJECTED, version, reason=f"cannot be stored ({error}); free some space")
             return
         finally:
             shutil.rmtree(self._incoming, ignore_errors=True)
         log.info("model swapped in", version=version)
-        self._report(ModelPhase.PROBATION)
+        self._report(ModelPhase.PROBATION, version)
 
     def _assemble(self, name: str, manifest: Manifest) -> bytes:
         described = manifest.files[name]
@@ -195,17 +195,17 @@ class Updater:
         return data
 
     def _judge_probation(self) -> None:
+        version = self._slot.running_version
         if self._readings_failed:
-            version = self._slot.running_version
             try:
                 self._slot.roll_back()
             except OSError as error:
                 log.error("roll back not remembered", reason=str(error), next="free some space before a restart")
             log.error("model rolled back", version=version, reason=self._readings_failed)
-            self._report(ModelPhase.ROLLED_BACK, reason=self._readings_failed)
+            self._report(ModelPhase.ROLLED_BACK, version, reason=self._readings_failed)
         elif self._clean_readings >= self._probation_slices:
             self._prove()
-            self._report(ModelPhase.ACTIVE)
+            self._report(ModelPhase.ACTIVE, version)
 
     def _prove(self) -> None:
         try:
@@ -219,19 +219,23 @@ class Updater:
         except OSError as error:
             log.error("failed release not remembered", reason=str(error), next="free some space before a restart")
 
-    def _report(self, phase: ModelPhase, *, reason: str = "", chunks_done: int = 0, chunks_total: int = 0) -> None:
+    def _report(
+        self, phase: ModelPhase, version: int, *, reason: str = "", chunks_done: int = 0, chunks_total: int = 0
+    ) -> None:
+        """Say how it stands with a version; 0 is one that nothing trustworthy names."""
         if reason:
-            log.warning("model update", phase=phase, reason=reason)
-        self.reported = self._message(phase, reason, chunks_done, chunks_total)
+            log.warning("model update", phase=phase, version=version, reason=reason)
+        self.reported = self._message(phase, version, reason, chunks_done, chunks_total)
         self._report_message(self.reported)
 
-    def _message(self, phase: ModelPhase, reason: str = "", done: int = 0, total: int = 0) -> ModelReported:
-        desired = self._download.manifest.version if self._download else self._slot.running_version
+    def _message(
+        self, phase: ModelPhase, version: int, reason: str = "", done: int = 0, total: int = 0
+    ) -> ModelReported:
         return ModelReported(
             phase=phase,
             at=datetime.now(UTC),
             running=self._slot.running,
-            desired_version=desired,
+            desired_version=version,
             chunks_done=done,
             chunks_total=total,
             reason=reason[:2000],

@@ -53,6 +53,11 @@ class MessageTooLargeError(ProtocolError):
 class TrustError(ProtocolError):
     """A release that must not be activated."""
 
+    def __init__(self, reason: str, version: int = 0) -> None:
+        """Remember the version, 0 where nothing that can be trusted says it."""
+        super().__init__(reason)
+        self.version = version
+
 
 class EnvelopeError(TrustError):
     """The bytes are no DSSE envelope over a manifest of ours."""

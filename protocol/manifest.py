@@ -86,13 +86,18 @@ def trusted_manifest(
     payload = verify(envelope, trusted)
     manifest = _parse(payload)
     if manifest.version <= running_version:
-        raise OldVersionError(f"version {manifest.version} is not newer than {running_version}, which runs here")
+        raise OldVersionError(
+            f"version {manifest.version} is not newer than {running_version}, which runs here", manifest.version
+        )
     if manifest.expires_at <= now:
-        raise ExpiredManifestError(f"version {manifest.version} expired at {manifest.expires_at.isoformat()}")
+        raise ExpiredManifestError(
+            f"version {manifest.version} expired at {manifest.expires_at.isoformat()}", manifest.version
+        )
     if manifest.preprocessing_version != preprocessing_version:
         raise UnsupportedManifestError(
             f"version {manifest.version} needs preprocessing {manifest.preprocessing_version}, "
-            f"this edge has {preprocessing_version}; update the edge's software"
+            f"this edge has {preprocessing_version}; update the edge's software",
+            manifest.version,
         )
     return manifest
 

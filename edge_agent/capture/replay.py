@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, SourceError
 from edge_agent.settings import ReplaySettings
 from training.model.decode import dicom_patient, is_dicom
+
+log = structlog.get_logger()
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -51,6 +55,7 @@ class ReplaySource:
         self._next_due_s = 0.0
         self._next_scan_s = 0.0
         self._given = ""
+        self._said_unlisted = False
         self.finished = False
 
     def step(self, now_s: float) -> CapturedFrame | None:
@@ -86,10 +91,24 @@ class ReplaySource:
             return
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES and path.is_file())
         self._origins = read_origins(folder)
+        if not self._said_unlisted and (folder / LABELS_FILE).exists():
+            self._say_unlisted(files)
         self._waiting = [path for path in files if self._is_new(self._key(path))]
         if not files:
             raise SourceError(f"folder {folder} holds no PNG, JPEG or DICOM file yet; put some there")
         self.finished = not self._settings.follow and not self._waiting
+
+    def _say_unlisted(self, files: list[Path]) -> None:
+        """Say once how many files labels.csv leaves out, perhaps by naming them otherwise; names may be patients'."""
+        unlisted = sum(self._name(path) not in self._origins for path in files)
+        if unlisted:
+            self._said_unlisted = True
+            log.warning(
+                "files not in labels.csv",
+                files=unlisted,
+                of=len(files),
+                next="they are read, each folder's as one patient; column file is the path below edge.replay.folder",
+            )
 
     def _is_new(self, key: str) -> bool:
         if key in self._seen:

@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from securesystemslib.signer import CryptoSigner
 
-from edge_agent.model_slot import ModelSlot
+from edge_agent.model_slot import ACTIVE_FILE, ModelSlot
 from edge_agent.updater import Updater
 from protocol.labels import LABELS
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, cut, describe_file, sha256_of
@@ -64,6 +64,11 @@ def image_file(pixels: NDArray[np.uint8], file_format: str = "PNG") -> bytes:
 def slice_file(seed: int = 0) -> bytes:
     """Return a PNG that shows a slice."""
     return image_file(body(seed=seed))
+
+
+def dark_slice() -> bytes:
+    """Return a slice so dark that a network of fault "dark" or "hang" shows it."""
+    return image_file((body() // 3).astype(np.uint8))
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -104,7 +109,8 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = "") -> bytes:
     """Build a network of 1 kB: logits are the slice's mean grey (0..1) times 1, 2, 3, plus a bias.
 
-    fault: "dark" gives NaN for slices whose mean grey is below 0.2, "index" fails on any slice that is not black.
+    fault: "dark" gives NaN for slices whose mean grey is below 0.2, "hang" never ends on them, "index" fails on any
+    slice that is not black.
     """
     nodes = [
         helper.make_node("Cast", ["slice"], ["grey"], to=TensorProto.FLOAT),
@@ -119,6 +125,15 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
             helper.make_node("Sqrt", ["above"], ["root"]),
             helper.make_node("Add", ["classes", "root"], ["logits"]),
         ]
+    elif fault == "hang":
+        nodes += [
+            helper.make_node("Sub", ["fifth", "features"], ["below"]),
+            helper.make_node("Relu", ["below"], ["darkness"]),
+            helper.make_node("Mul", ["darkness", "ages"], ["rounds"]),
+            helper.make_node("ReduceMax", ["rounds"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["count", "", "classes"], ["logits"], body=_idle_round()),
+        ]
     elif fault == "index":
         nodes += [
             helper.make_node("ReduceMax", ["grey"], ["brightest"], keepdims=0),
@@ -131,6 +146,7 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
     constants = {
         "white": np.float32(255),
         "fifth": np.float32(0.2),
+        "ages": np.float32(1e15),
         "weights": np.array([[1, 2, 3]], np.float32),
         "bias": np.array(bias, np.float32),
     }
@@ -145,6 +161,18 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
+
+
+def _idle_round() -> onnx.GraphProto:
+    """Return the body of a loop that passes its value on."""
+    counted = helper.make_tensor_value_info("round", TensorProto.INT64, [])
+    go_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go_on", "goes_on")]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("value", "passed")]
+    nodes = [
+        helper.make_node("Identity", ["go_on"], ["goes_on"]),
+        helper.make_node("Identity", ["value"], ["passed"]),
+    ]
+    return helper.make_graph(nodes, "idle", [counted, go_on[0], value[0]], [go_on[1], value[1]])
 
 
 def golden_slices(count: int = 3) -> NDArray[np.uint8]:
@@ -217,6 +245,13 @@ def filled_slot(folder: Path, *releases: TinyRelease) -> ModelSlot:
         slot.activate(slot.load(each.manifest.version))
         slot.prove()
     return slot
+
+
+def die_reading(slot: ModelSlot) -> None:
+    """Leave the slot's folder as a process leaves it that ends in the midst of a slice."""
+    with slot.trying():
+        left = (slot.folder / ACTIVE_FILE).read_bytes()
+    (slot.folder / ACTIVE_FILE).write_bytes(left)
 
 
 def trusted_folder(folder: Path) -> Path:

@@ -15,8 +15,10 @@ from edge_parts import (
     DEADLINE_S,
     SIGNER,
     EdgeProcess,
+    dark_slice,
     dicom_file,
     filled_slot,
+    network,
     release,
     slice_file,
     trusted_folder,
@@ -29,6 +31,7 @@ from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
 from edge_agent.app import EdgeSetupError, load_trusted_keys
+from edge_agent.model_slot import ACTIVE_FILE, MAX_DEATHS_ON_PROBATION, SlotState
 from edge_agent.outbox import Outbox
 from protocol.codec import EventContext, decode, encode
 from protocol.messages import KIND_OF, ChunkRequest, Message, ModelPhase, ModelReported, Receipt, SliceRead, Status
@@ -155,6 +158,18 @@ def test_a_credential_that_is_missing_is_named(home: Path) -> None:
         assert "/nowhere/password" in edge.said
 
 
+def test_a_second_edge_on_the_same_data_folder_is_refused(home: Path) -> None:
+    """Two edges on one outbox would number their slices alike: the second says so, and the first goes on."""
+    filled_slot(home / "data" / "models")
+    config = write_edge_config(home, port=free_port())
+    with EdgeProcess(config) as first:
+        first.wait_for("edge started")
+        assert f"another edge runs on {home / 'data'}; stop it first" in refused_to_start(config)
+        (home / "inbox" / "a.png").write_bytes(slice_file())
+        first.wait_for("slice read")
+        assert first.terminate() == 0
+
+
 # It goes on, and it stops.
 
 
@@ -218,6 +233,46 @@ def test_killed_with_9_it_goes_on_where_it_was(home: Path) -> None:
     with Outbox(home / "data" / "outbox.sqlite", max_rows=1000, max_bytes=100_000_000) as outbox:
         slices = [m for m in outbox.pending(1000) if m.kind is Kind.SLICE]
         assert [decoded(m.payload, m.user_properties).sequence for m in slices] == list(range(1, 61))
+
+
+def test_a_model_on_whose_slices_the_process_is_killed_is_rolled_back(home: Path) -> None:
+    """A network that never ends on a slice has to be killed with its edge: after some lives its predecessor reads."""
+    slot, hanging = filled_slot(home / "data" / "models"), release(2, network(fault="hang"))
+    slot.store(2, hanging.envelope, hanging.files)
+    slot.activate(slot.load(2))
+    config = write_edge_config(home, port=free_port())
+    (home / "inbox" / "a.png").write_bytes(dark_slice())
+    for life in range(1, MAX_DEATHS_ON_PROBATION + 1):
+        with EdgeProcess(config) as edge:
+            wait_until(lambda: deaths_in(home) == life, lambda: edge.said)  # noqa: B023
+    assert "slice read" not in edge.said
+    with EdgeProcess(config) as edge:
+        edge.wait_for("slice read")
+        assert edge.terminate() == 0
+    assert "model rolled back" in edge.said
+
+
+def deaths_in(home: Path) -> int:
+    return SlotState.model_validate_json((home / "data" / "models" / ACTIVE_FILE).read_bytes()).deaths_on_probation
+
+
+def test_files_that_labels_csv_does_not_name_are_counted(home: Path) -> None:
+    """A labels.csv that names files otherwise than they lie is said once, without names, and they are read."""
+    filled_slot(home / "data" / "models")
+    config = write_edge_config(home, port=free_port())
+    (home / "inbox" / "scans").mkdir()
+    for name in ("Doe.png", "Roe.png"):
+        (home / "inbox" / "scans" / name).write_bytes(slice_file(ord(name[0])))
+    (home / "inbox" / "listed.png").write_bytes(slice_file(1))
+    (home / "inbox" / "labels.csv").write_text(
+        "file,patient_id,source\nlisted.png,p1,here\nslices/Doe.png,p2,here\nslices/Roe.png,p3,here\n"
+    )
+    with EdgeProcess(config) as edge:
+        edge.wait_for("slice read", 3)
+        assert edge.terminate() == 0
+        (warning,) = [line for line in edge.said.splitlines() if "not in labels.csv" in line]
+        assert "files=2 of=3" in warning
+        assert "oe.png" not in edge.said
 
 
 def captured_in(home: Path) -> int:
@@ -367,7 +422,22 @@ def test_problems_stand_in_the_status(home: Path, broker: EmbeddedBroker, cloud:
         cloud.wait(lambda: "holds no PNG" in status(cloud).problem, edge)
         (home / "inbox" / "a.png").write_bytes(slice_file())
         cloud.wait(lambda: status(cloud).problem == "", edge)
+        edge.wait_for("reading again")
         edge.terminate()
+
+
+def test_receipts_that_do_not_come_stand_in_the_status(home: Path, broker: EmbeddedBroker, cloud: Cloud) -> None:
+    """With a broker but nobody behind it the edge asks for the worker, once in its log, until a receipt comes."""
+    filled_slot(home / "data" / "models")
+    config = write_edge_config(home, port=broker.port, receipt_timeout_s=0.1)
+    (home / "inbox" / "a.png").write_bytes(slice_file())
+    with EdgeProcess(config) as edge:
+        cloud.wait(lambda: cloud.messages(Kind.STATUS) and "no receipt for 2 s" in status(cloud).problem, edge)
+        assert "is a worker running, and its object store?" in status(cloud).problem
+        cloud.say(Receipt(message_ids=tuple({*cloud.ids(Kind.SLICE), *cloud.ids(Kind.FRAME)})))
+        cloud.wait(lambda: status(cloud).problem == "" and status(cloud).outbox_depth == 0, edge)
+        assert edge.terminate() == 0
+        assert edge.said.count("is a worker running") == 1
 
 
 def test_an_edge_that_is_killed_is_reported_lost(home: Path, broker: EmbeddedBroker, cloud: Cloud) -> None:

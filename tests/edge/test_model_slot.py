@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_parts import NOW, TRUSTED, TinyRelease, filled_slot, golden, golden_slices, network, release
+from edge_parts import NOW, TRUSTED, TinyRelease, die_reading, filled_slot, golden, golden_slices, network, release
 
 from edge_agent.model_slot import (
     ACTIVE_FILE,
     ENVELOPE_FILE,
-    MAX_STARTS_ON_PROBATION,
+    MAX_DEATHS_ON_PROBATION,
     ModelSlot,
     SelfTestError,
     self_test,
@@ -121,27 +121,81 @@ def test_rolling_back_the_first_model_leaves_none(tmp_path: Path) -> None:
     assert restarted(tmp_path).current is None
 
 
+def on_probation(folder: Path, *before: TinyRelease) -> ModelSlot:
+    """Return a slot with release 2 on probation, after these."""
+    slot, second = ModelSlot(folder, TRUSTED), release(2)
+    for each in (*before, second):
+        slot.store(each.manifest.version, each.envelope, each.files)
+        slot.activate(slot.load(each.manifest.version))
+    return slot
+
+
 def test_a_probation_goes_on_after_a_restart(tmp_path: Path) -> None:
     """A model that was on probation is so again after a restart, with its predecessor to return to."""
-    slot = filled_slot(tmp_path, release(1))
-    second = release(2)
-    slot.store(2, second.envelope, second.files)
-    slot.activate(slot.load(2))
+    on_probation(tmp_path, release(1))
     again = restarted(tmp_path)
     assert again.on_probation
     again.roll_back()
     assert again.running_version == 1
 
 
-def test_a_model_that_never_gets_through_its_probation_is_rolled_back(tmp_path: Path) -> None:
-    """A model whose process ends again and again before it is proven makes room for its predecessor."""
-    slot = filled_slot(tmp_path, release(1))
-    second = release(2)
-    slot.store(2, second.envelope, second.files)
-    slot.activate(slot.load(2))
-    versions = [restarted(tmp_path).running_version for _ in range(MAX_STARTS_ON_PROBATION + 1)]
-    assert versions == [2] * MAX_STARTS_ON_PROBATION + [1]
+def test_a_model_under_which_the_process_dies_is_rolled_back(tmp_path: Path) -> None:
+    """A model whose process ends again and again in the midst of a slice makes room for its predecessor."""
+    on_probation(tmp_path, release(1))
+    for _ in range(MAX_DEATHS_ON_PROBATION):
+        slot = restarted(tmp_path)
+        assert slot.running_version == 2
+        with slot.trying():
+            pass  # the first slice goes well, the second does not
+        die_reading(slot)
+    assert restarted(tmp_path).running_version == 1
     assert "failed" in restarted(tmp_path).why_not(2)
+
+
+@pytest.mark.parametrize("before", [[release(1)], []], ids=["with a predecessor", "the first model"])
+@pytest.mark.parametrize("slices", [0, 1])
+def test_restarts_alone_roll_nothing_back(tmp_path: Path, before: list[TinyRelease], slices: int) -> None:
+    """However often an edge is started before its model is proven, without slices or after good ones: it stays."""
+    on_probation(tmp_path, *before)
+    for _ in range(3 * MAX_DEATHS_ON_PROBATION):
+        slot = restarted(tmp_path)
+        for _ in range(slices):
+            with slot.trying():
+                pass
+    assert restarted(tmp_path).running_version == 2
+
+
+def test_a_first_model_under_which_the_process_dies_may_be_taken_again(tmp_path: Path) -> None:
+    """Without a predecessor the edge goes on without a model, but bans none: the fault may be another's."""
+    on_probation(tmp_path)
+    for _ in range(MAX_DEATHS_ON_PROBATION):
+        die_reading(restarted(tmp_path))
+    slot = restarted(tmp_path)
+    assert slot.current is None
+    assert [slot.why_not(version) for version in (2, 3)] == ["", ""]
+
+
+def test_a_death_on_a_proven_model_does_not_count(tmp_path: Path) -> None:
+    """What read its slices well is not suspected when a process ends."""
+    on_probation(tmp_path, release(1)).prove()
+    for _ in range(2 * MAX_DEATHS_ON_PROBATION):
+        die_reading(restarted(tmp_path))
+    assert restarted(tmp_path).running_version == 2
+
+
+def test_a_probation_that_ends_while_a_slice_is_read_stays_ended(tmp_path: Path) -> None:
+    """The count of the reading thread does not undo what the link's thread has done meanwhile."""
+    slot, third = on_probation(tmp_path, release(1)), release(3)
+    die_reading(slot)
+    slot = restarted(tmp_path)
+    with slot.trying():
+        slot.prove()
+        slot.store(3, third.envelope, third.files)
+        slot.activate(slot.load(3))
+    for _ in range(MAX_DEATHS_ON_PROBATION - 1):
+        die_reading(restarted(tmp_path))
+    assert restarted(tmp_path).running_version == 3
+    assert restarted(tmp_path).on_probation
 
 
 def test_what_failed_or_is_old_stays_refused_after_a_restart(tmp_path: Path) -> None:

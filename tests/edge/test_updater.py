@@ -13,6 +13,7 @@ from edge_parts import (
     TRUSTED,
     TalkingUpdater,
     TinyRelease,
+    die_reading,
     filled_slot,
     golden,
     golden_slices,
@@ -22,7 +23,7 @@ from edge_parts import (
 
 from cloud_worker.release import Releasable, make_release
 from cloud_worker.settings import ReleaseSettings
-from edge_agent.model_slot import ACTIVE_FILE, ModelSlot
+from edge_agent.model_slot import ACTIVE_FILE, MAX_DEATHS_ON_PROBATION, ModelSlot
 from protocol.labels import LABELS
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE
 from protocol.messages import ModelPhase
@@ -140,21 +141,27 @@ def test_a_newer_release_takes_the_place_of_a_download(edge: TalkingUpdater) -> 
 
 
 @pytest.mark.parametrize(
-    ("made", "fault"),
+    ("made", "fault", "version"),
     [
-        (lambda: release(2, signer=generate_signer()), "SignatureError: signed by 0 of 1"),
-        (lambda: release(2, expires_at=NOW - timedelta(seconds=1)), "ExpiredManifestError"),
-        (lambda: release(2, preprocessing_version=2), "UnsupportedManifestError: version 2 needs preprocessing 2"),
+        (lambda: release(2, signer=generate_signer()), "SignatureError: signed by 0 of 1", 0),
+        (lambda: release(2, expires_at=NOW - timedelta(seconds=1)), "ExpiredManifestError", 2),
+        (lambda: release(2, preprocessing_version=2), "UnsupportedManifestError: version 2 needs preprocessing 2", 2),
     ],
 )
-def test_a_release_that_is_not_trusted_is_not_fetched(edge: TalkingUpdater, made: Making, fault: str) -> None:
-    """A foreign signature, a passed expiry or a need that we do not have: reported once with its reason."""
+def test_a_release_that_is_not_trusted_is_not_fetched(
+    edge: TalkingUpdater, made: Making, fault: str, version: int
+) -> None:
+    """A foreign signature, a passed expiry or a need that we do not have: reported once with its reason.
+
+    Under its version, or under none where no trusted signature says which it is; never under the one in use.
+    """
     bad = made()
     for _ in range(3):
         edge.bring(bad)
     assert edge.requests == []
     assert [report.phase for report in edge.reports] == [ModelPhase.REJECTED]
     assert fault in edge.last.reason
+    assert edge.last.desired_version == version
     assert edge.slot.running_version == 1
 
 
@@ -163,6 +170,7 @@ def test_an_older_release_is_refused(tmp_path: Path) -> None:
     edge = TalkingUpdater(filled_slot(tmp_path, release(4), release(5)))
     edge.bring(release(4))
     assert "OldVersionError: version 4" in edge.last.reason
+    assert edge.last.desired_version == 4
     assert edge.requests == []
     assert edge.slot.running_version == 5
 
@@ -176,6 +184,7 @@ def test_garbage_on_the_model_update_topic_is_reported(edge: TalkingUpdater, gar
     edge.updater.step(0.0)
     assert "EnvelopeError" in edge.last.reason
     assert edge.last.phase is ModelPhase.REJECTED
+    assert edge.last.desired_version == 0
     assert edge.slot.running_version == 1
     edge.bring(release(2))
     assert edge.slot.running_version == 2
@@ -227,11 +236,13 @@ def test_a_release_that_does_not_hold_what_it_says_is_not_swapped_in(
     bad = made()
     edge.bring(bad)
     assert edge.phases == [ModelPhase.DOWNLOADING, ModelPhase.TESTING, ModelPhase.REJECTED]
+    assert edge.last.desired_version == 2
     assert fault in edge.last.reason
     assert edge.slot.running_version == 1
     asked = len(edge.requests)
     edge.bring(bad)
     assert len(edge.requests) == asked
+    assert edge.last.desired_version == 2
     assert restart(edge).slot.running_version == 1
     edge.bring(release(3))
     assert edge.slot.running_version == 3
@@ -248,6 +259,7 @@ def test_a_model_that_fails_on_slices_is_rolled_back(edge: TalkingUpdater) -> No
     edge.read_slices(1, fault="NotFiniteError: the logits are nan")
     assert edge.last.phase is ModelPhase.ROLLED_BACK
     assert edge.last.reason == "NotFiniteError: the logits are nan"
+    assert edge.last.desired_version == 2
     assert edge.slot.running_version == 1
     assert restart(edge).slot.running_version == 1
     edge.bring(second)
@@ -256,6 +268,30 @@ def test_a_model_that_fails_on_slices_is_rolled_back(edge: TalkingUpdater) -> No
     edge.read_slices(PROBATION_SLICES)
     assert edge.slot.running_version == 3
     assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_the_end_of_a_probation_is_reported_under_its_own_version(edge: TalkingUpdater) -> None:
+    """While the next release waits for it, what became of the one on probation is not said of the next."""
+    edge.bring(release(2))
+    edge.bring(release(3))
+    edge.read_slices(PROBATION_SLICES)
+    said = [(report.phase, report.desired_version) for report in edge.reports[-3:]]
+    assert said == [(ModelPhase.ACTIVE, 2), (ModelPhase.TESTING, 3), (ModelPhase.PROBATION, 3)]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_first_model_that_was_left_out_may_come_again(tmp_path: Path, version: int) -> None:
+    """An edge whose process died on its only model takes it once more when it is offered, or the next one."""
+    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    edge.bring(release(1))
+    for _ in range(MAX_DEATHS_ON_PROBATION):
+        die_reading(edge.slot)
+        edge = restart(edge)
+    assert edge.slot.current is None
+    edge.bring(release(version))
+    edge.read_slices(PROBATION_SLICES)
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert edge.slot.running_version == version
 
 
 def test_readings_of_the_predecessor_do_not_count(edge: TalkingUpdater) -> None:
@@ -362,6 +398,7 @@ def test_a_release_that_the_disk_does_not_take_may_come_again(edge: TalkingUpdat
     edge.bring(second)
     assert edge.last.phase is ModelPhase.REJECTED
     assert "cannot be stored" in edge.last.reason
+    assert edge.last.desired_version == 2
     assert edge.slot.running_version == 1
     assert restart(edge).slot.running_version == 1
     place.unlink() if place.is_file() else place.rmdir()
