@@ -45,6 +45,7 @@ PAHO_WINDOW = 65_535
 WAKE_BYTES = 4_096
 MAX_EXPIRY_S = 4_294_967_295
 CONNACK_LIMITS = ("ReceiveMaximum", "MaximumPacketSize", "MaximumQoS", "RetainAvailable")
+UNSPECIFIED_ERROR = 0x80
 PROTOCOL_ERROR = 0x82
 RECEIVE_MAXIMUM_EXCEEDED = 0x93
 NOT_AUTHORISED = "check the client certificate or user name, and the broker's access rules for it"
@@ -135,7 +136,8 @@ class Connection:
                 f"TLS: {error}", "check tls_ca_file, the host name in the broker's certificate, the port"
             )
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be encoded
-            self.ending = Ending(str(error) or type(error).__name__)
+            said = getattr(error, "strerror", None) or str(error)
+            self.ending = Ending(said or type(error).__name__)
 
     def step(self, wake: socket.socket) -> None:
         """Read and write what is there, waiting at most one tick; `wake` ends the wait early.
@@ -345,7 +347,12 @@ class Connection:
             self.ending = Ending(f"the broker closed the connection: {reason}", REMEDIES.get(reason.value))
         else:
             malformed = self._accepted and reason.value == PROTOCOL_ERROR
-            self.ending = Ending(f"connection lost: {self._faults.text or reason}", self._tls_remedy(), malformed)
+            self.ending = Ending(self._why_lost(reason), self._tls_remedy(), malformed)
+
+    def _why_lost(self, reason: ReasonCode) -> str:
+        if not self._faults.text and reason.value == UNSPECIFIED_ERROR:  # paho's word for a socket that has ended
+            return "the broker closed the connection"
+        return f"connection lost: {self._faults.text or reason}"
 
     def _tls_remedy(self) -> str | None:
         """Say what to do when the broker hung up over our certificate: in TLS 1.3 it does so after the handshake."""

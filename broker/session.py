@@ -65,6 +65,7 @@ class Session:
         self._connected = False
         self._closing = False
         self._fatal: str | None = None
+        self._trouble: str | None = None
         self._limits = Limits(settings.max_payload_bytes, settings.max_inflight)
         self._open: dict[Delivery, int] = {}
         self._requests: deque[tuple[Outbound, Delivery] | Inbound] = deque()
@@ -105,6 +106,11 @@ class Session:
     def fatal(self) -> str | None:
         """Say what stands in the way that retrying cannot mend, and what to do; None when nothing does."""
         return self._fatal
+
+    @property
+    def trouble(self) -> str | None:
+        """Say why there is no connection, or what else stands in the way; None when nothing has yet, or any more."""
+        return self._trouble
 
     @property
     def limits(self) -> Limits:
@@ -224,7 +230,8 @@ class Session:
 
     def _record_ready(self, connection: Connection) -> None:
         with self._changed:
-            self._connected, self._fatal, self._limits = True, connection.refused, connection.limits
+            self._connected, self._limits = True, connection.limits
+            self._fatal = self._trouble = connection.refused
             self._changed.notify_all()
         log.info(
             "connected to the broker",
@@ -239,6 +246,7 @@ class Session:
         with self._changed:
             self._connected = False
             self._fatal = None if ending.remedy is None else f"{ending.reason}: {ending.remedy}"
+            self._trouble = self._fatal or ending.reason
             self._requests.clear()
             lost, self._open = list(self._open), {}
             for delivery in lost:
@@ -256,7 +264,12 @@ class Session:
     def _tell(self, ending: Ending, wait_s: float) -> None:
         """Say a new trouble aloud, and one that lasts quietly."""
         place = f"{self._settings.host}:{self._settings.port}"
-        text = f"broker unreachable at {place}: {ending.reason}; retrying in {wait_s:.1f} s"
+        text = f"broker unreachable at {place}: {ending.reason}; retrying in {_one_digit(wait_s)} s"
         speak = log.debug if ending in self._told else log.error if ending.remedy else log.warning
         speak(text, client_id=self._plan.client_id, **({"remedy": ending.remedy} if ending.remedy else {}))
         self._told.add(ending)
+
+
+def _one_digit(seconds: float) -> str:
+    """Return a wait with one digit that says something; no wait is told as none."""
+    return f"{float(f'{max(seconds, 0.01):.1g}'):g}"

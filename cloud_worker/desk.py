@@ -22,7 +22,7 @@ from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
-from protocol.messages import KIND_OF, ChunkRequest, Message, RetrainResult, RetrainStatus, Verdict
+from protocol.messages import KIND_OF, ChunkRequest, Message, RetrainRequest, RetrainResult, RetrainStatus, Verdict
 from protocol.topics import FLEET_DESIRED, Address, Kind, cloud_topic, edge_topic, every_edge, parse, shared
 from training.model.decode import ImageError, decode_image
 from training.model.reader import NotFiniteError
@@ -100,9 +100,10 @@ class Desk:
         busy = self._read_again(now)
         self._publish_reviews(now)
         if self._settings.decides:
-            for request in self._retraining.step(now):
-                if self._say(request, cloud_topic(Kind.RETRAIN_REQUEST)):
-                    self._ledger.touch_request(request.request_id, published_at=now)
+            for message in self._retraining.step(now):
+                said = self._say(message, cloud_topic(KIND_OF[type(message)]))
+                if said and isinstance(message, RetrainRequest):
+                    self._ledger.touch_request(message.request_id, published_at=now)
         self._announce()
         self._next_poll = now if busy else now + timedelta(seconds=self._settings.poll_s)
 
@@ -133,7 +134,8 @@ class Desk:
     def _on_retrain_result(self, _: Address, inbound: Inbound) -> None:
         result = decode(Kind.RETRAIN_RESULT, inbound.payload, inbound.user_properties).message
         assert isinstance(result, RetrainResult)
-        self._retraining.take_result(result, datetime.now(UTC))
+        if not result.verdict:  # a verdict is a worker's own word
+            self._retraining.take_result(result, datetime.now(UTC))
 
     def _publish_chunks(self) -> None:
         """Publish what the window allows; a chunk that is lost is asked for again."""

@@ -1,6 +1,5 @@
 """Decide when to ask for a retraining, and which patients it may learn from: pure functions."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from enum import StrEnum
 
 from cloud_worker.settings import RetrainSettings
 from protocol.labels import LABELS, Label
+from training.data.slices import is_held_back
 
 
 class Side(StrEnum):
@@ -64,10 +64,10 @@ def decide(facts: RetrainFacts, settings: RetrainSettings) -> Decision:
 
 def side_of(patient_key: str, settings: RetrainSettings) -> Side:
     """Return the side of a patient: it depends on the patient alone, so nobody ever changes sides."""
-    share = int.from_bytes(hashlib.sha256(f"{settings.seed}:{patient_key}".encode()).digest()[:8]) / 2**64
-    if share < settings.held_back_share:
+    if is_held_back(patient_key, settings.held_back_share, settings.seed):
         return Side.HELD_BACK
-    return Side.VAL if share < settings.held_back_share + settings.val_share else Side.TRAIN
+    learnt_from = not is_held_back(patient_key, settings.held_back_share + settings.val_share, settings.seed)
+    return Side.TRAIN if learnt_from else Side.VAL
 
 
 def count_patients(labelled: Iterable[tuple[str, Label]], settings: RetrainSettings) -> dict[Side, dict[Label, int]]:

@@ -21,7 +21,7 @@ from cloud_worker.settings import WorkerSettings
 from protocol.errors import HashMismatchError
 from protocol.labels import LABELS
 from protocol.manifest import MODEL_FILE, sha256_of
-from protocol.messages import Dataset, DatasetSlice, RetrainRequest, RetrainResult
+from protocol.messages import Dataset, DatasetSlice, HeldBackRule, RetrainRequest, RetrainResult
 from training.bundle import CHECKPOINT_FILE, REPORT_FILE
 from training.model.decode import ImageError, decode_image
 from training.model.reader import Calibration, OnnxReader, UnreadableNetworkError
@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 UPLOADS = (MODEL_FILE, CHECKPOINT_FILE, REPORT_FILE)
 MAX_HELD_BACK_SLICES = 5_000
+MAX_REASON = 2_000
 READ_BATCH = 32
 """Held-back slices that a network reads at once: a SqueezeNet takes some 10 MB of memory for each."""
 
@@ -43,14 +44,19 @@ class Retraining:
         """Remember where things are kept, and with what releases are signed."""
         self._settings, self._store, self._ledger, self._signer = settings, store, ledger, signer
         self._told = ""
+        self._unsaid: list[RetrainResult] = []
 
-    def step(self, now: datetime) -> Sequence[RetrainRequest]:
+    def step(self, now: datetime) -> Sequence[RetrainRequest | RetrainResult]:
         """Judge candidates, ask again where a trainer fell silent, and ask anew where it is due."""
         for candidate in self._ledger.pending_candidates():
             self._judge(candidate, now)
         for candidate in self._ledger.accepted_unreleased():
             self._release(candidate, now)
-        return [*self._silent(now), *self._due(now)]
+        requests = [*self._silent(now), *self._due(now)]
+        # Taken out last: what raises above leaves them for the next step. A verdict lost after that is lost to the eye
+        # alone: the ledger has it.
+        verdicts, self._unsaid = self._unsaid, []
+        return [*verdicts, *requests]
 
     def take_result(self, result: RetrainResult, now: datetime) -> None:
         """Record what a trainer said; a result that nobody asked for, or that came before, changes nothing."""
@@ -169,6 +175,7 @@ class Retraining:
                 for stored in labelled
                 if (side := side_of(stored.patient_key, self._settings.retrain)) in sides
             ),
+            held_back=HeldBackRule(share=self._settings.retrain.held_back_share, seed=self._settings.retrain.seed),
         )
 
     def _judge(self, candidate: Candidate, now: datetime) -> None:
@@ -179,8 +186,10 @@ class Retraining:
             uploads = {name: self._uploaded(candidate, name) for name in UPLOADS}
             verdict = self._gate(incumbent, uploads[MODEL_FILE])
         except (ObjectMissingError, HashMismatchError, UnreadableNetworkError, ImageError) as error:
-            self._ledger.decide_candidate(candidate.request_id, "refused", f"{type(error).__name__}: {error}", {}, now)
+            reason = f"{type(error).__name__}: {error}"
+            self._ledger.decide_candidate(candidate.request_id, "refused", reason, {}, now)
             log.error("candidate refused", request_id=candidate.request_id, reason=str(error))
+            self._say_refused(candidate, reason, now)
             return
         word: Literal["accepted", "refused"] = "accepted" if verdict.accepted else "refused"
         if verdict.accepted:  # what was judged is kept by its hash: a trainer may still write to its upload URLs
@@ -190,6 +199,20 @@ class Retraining:
         reason = "; ".join(verdict.reasons)
         self._ledger.decide_candidate(candidate.request_id, word, reason, verdict.model_dump(mode="json"), now)
         log.info("candidate judged", request_id=candidate.request_id, verdict=word, reason=reason)
+        if not verdict.accepted:  # an accepted one is spoken of when it is released
+            self._say_refused(candidate, reason, now)
+
+    def _say_refused(self, candidate: Candidate, reason: str, now: datetime) -> None:
+        self._unsaid.append(
+            RetrainResult(
+                request_id=candidate.request_id,
+                outcome="failed",
+                at=now,
+                trainer=self._settings.name,
+                reason=f"refused by the gate: {reason}"[:MAX_REASON],
+                verdict="refused",
+            )
+        )
 
     def _release(self, candidate: Candidate, now: datetime) -> None:
         if self._signer is None:
@@ -207,6 +230,17 @@ class Retraining:
         checkpoint = self._judged(candidate, CHECKPOINT_FILE)
         store_release(self._store, self._ledger, release, checkpoint, candidate.gate or {}, candidate.request_id)
         log.info("candidate released", request_id=candidate.request_id, version=release.manifest.version)
+        self._unsaid.append(
+            RetrainResult(
+                request_id=candidate.request_id,
+                outcome="candidate",
+                at=now,
+                trainer=self._settings.name,
+                reason=candidate.reason[:MAX_REASON],
+                verdict="released",
+                released_version=release.manifest.version,
+            )
+        )
 
     def _tell_once(self, text: str) -> None:
         if text != self._told:

@@ -1,7 +1,5 @@
 """One slice from the captured frame to the messages that say what it is: decode, crop, read, and put into words."""
 
-import hashlib
-import hmac
 import time
 import uuid
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from edge_agent.outbox import OutboxMessage
 from protocol.codec import Encoded, EventContext, encode, encode_frame
 from protocol.manifest import sha256_of
 from protocol.messages import Diagnosis, Frame, NetworkReading, SliceRead
+from protocol.patients import patient_key
 from protocol.topics import Kind
 from training.model.decode import decode_image, is_dicom
 from training.model.preprocess import PREPROCESSING_VERSION
@@ -98,11 +97,6 @@ def read_slice(
     if not omitted:
         messages.append(_frame_message(said, frame, identity))
     return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages))
-
-
-def patient_key(secret: bytes, patient_id: str) -> str:
-    """Hide a patient's id: equal for equal ids of a site, and of no use to anyone without the site's secret."""
-    return hmac.new(secret, patient_id.encode(), hashlib.sha256).hexdigest()
 
 
 def _diagnosis(said: SliceRead) -> Diagnosis:

@@ -224,7 +224,11 @@ class UploadedFile(Part):
 
 
 class RetrainResult(Message):
-    """A candidate, or why there is none."""
+    """A candidate, or why there is none; said again by the worker when its gate has decided.
+
+    `verdict` is empty where a trainer speaks; the worker says `refused` (then `outcome` is failed, so that a peer who
+    does not know the field sees that nothing came of it) or `released`, as `released_version`.
+    """
 
     request_id: TopicId
     outcome: Literal["candidate", "failed"]
@@ -238,6 +242,8 @@ class RetrainResult(Message):
     split_sha256: Sha256 | None = None
     validation: dict[str, Any] = Field(default_factory=dict)
     seconds: float = Field(default=0, ge=0)
+    verdict: ShortText = ""
+    released_version: int = Field(default=0, ge=0)
 
 
 class DatasetSlice(Part):
@@ -251,11 +257,19 @@ class DatasetSlice(Part):
     split: Literal["train", "val"]
 
 
+class HeldBackRule(Part):
+    """By what the worker holds patients back: `share` of them, drawn by `seed`, known by their key alone."""
+
+    share: Probability
+    seed: int = Field(ge=0)
+
+
 class Dataset(Part):
-    """What a retrain request's `dataset_url` leads to; held-back patients are not in it."""
+    """What a retrain request's `dataset_url` leads to; held-back patients are not in it, but the rule for them is."""
 
     created_at: AwareDatetime
     slices: tuple[DatasetSlice, ...]
+    held_back: HeldBackRule | None = None
 
 
 class Frame(Part):

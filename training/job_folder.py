@@ -20,3 +20,4 @@ class Job(BaseModel):
     architecture: str
     training: TrainSettings
     base_data: Path | None
+    patient_secret_file: Path | None = None

@@ -150,7 +150,13 @@ class Trainer:
         self._download(folder, request)
         training = self._settings.training.model_copy(update={"seed": request.seed})
         base_data = self._settings.base_data.absolute() if self._settings.base_data else None
-        job = Job(architecture=request.architecture, training=training, base_data=base_data)
+        secret_file = self._settings.patient_secret_file
+        job = Job(
+            architecture=request.architecture,
+            training=training,
+            base_data=base_data,
+            patient_secret_file=secret_file.absolute() if secret_file else None,
+        )
         (folder / JOB_FILE).write_text(job.model_dump_json())
         return read_bundle(folder / BUNDLE_FOLDER) if self._run_job(folder, request, stop) else None
 

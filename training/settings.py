@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FilePath
 
 from protocol.messages import MAX_SLICE_PNG_BYTES
 from training.plan import TrainSettings
@@ -21,6 +21,12 @@ class TrainerSettings(BaseModel):
     """One folder a request: downloads, epochs, bundle."""
     base_data: Path | None = None
     """Folder with a labels.csv whose train and val patients every training learns from too."""
+    patient_secret_file: FilePath | None = None
+    """The site's secret, as its edges have it. With it, base_data's patients get the keys that edges give to the same
+    ids, and those whom the worker holds back (`worker.retrain.held_back_share` of them) or has on the other side are
+    left out; job.log counts them. Without it, and for patients with another id there or of another site, nothing tells
+    that a patient whom the gate judges on was learnt from: keep such patients out of base_data, or its figures are too
+    good. Either way a slice that equals one on the data set's other side to the pixel is refused."""
     training: TrainSettings = TrainSettings()
     download_timeout_s: float = Field(default=30.0, gt=0)
     """For one transfer."""

@@ -53,7 +53,7 @@ class Dashboard:
                 self.state.count_unreadable()
 
     def set_connected(self, connected: bool, now: datetime, trouble: str = "") -> None:
-        """Remember whether the broker is reached, and what stands in the way for good."""
+        """Remember whether the broker is reached, and what stands in the way."""
         with self._lock:
             self.state.set_connected(connected, now, trouble)
 
@@ -171,6 +171,6 @@ def _take_in(
         if inbound is not None:
             dashboard.apply_inbound(inbound, local_now())
             session.ack(inbound)
-    dashboard.set_connected(session.connected, local_now(), session.fatal or "")
+    dashboard.set_connected(session.connected, local_now(), session.trouble or "")
     if on_state is not None:
         on_state(dashboard.state)

@@ -1,5 +1,7 @@
 """The counts: figures, and the classes' shares as one bar."""
 
+from collections.abc import Callable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -7,6 +9,8 @@ from rich.text import Text
 from cloud_worker.dashboard.palette import GOOD, INK, LABEL_LOOKS, LINE, QUIET, UNCERTAIN, WARN, Look
 from cloud_worker.dashboard.state import Count, DashboardState
 from protocol.labels import LABELS
+
+BRIEF_FROM = 10_000
 
 
 def counts_strip(state: DashboardState, width: int) -> RenderableType:
@@ -21,18 +25,35 @@ def counts_strip(state: DashboardState, width: int) -> RenderableType:
 
 
 def counts_line(state: DashboardState, width: int) -> RenderableType:
-    """Return the counts in one line."""
-    line = Text(no_wrap=True, overflow="ellipsis")
-    for look, number in _tallies(state):
-        line.append(f" {look.sign}" if look.sign else f" {look.word}", look.colour)
-        line.append(f" {number:,} ", f"bold {INK}")
+    """Return the counts in one line: 80 columns hold them all, in thousands once there is no room for more digits."""
+    tallies = _tallies(state)
+    line = _counted(tallies, " ", _exact)
+    for say in (_exact, _brief):
+        if line.cell_len > width:
+            line = _counted(tallies, "", say)
     line.truncate(width, overflow="ellipsis", pad=True)
     return line
 
 
+def _counted(tallies: list[tuple[Look, int]], gap: str, say: Callable[[int], str]) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for look, number in tallies:
+        line.append(f" {look.sign}{gap}" if look.sign else f" {look.word.split()[0]} ", look.colour)
+        line.append(f"{say(number)}{gap}", f"bold {INK}")
+    return line
+
+
+def _exact(number: int) -> str:
+    return f"{number:,}"
+
+
+def _brief(number: int) -> str:
+    return f"{number:,}" if number < BRIEF_FROM else f"{number // 1_000:,}k"
+
+
 def _tallies(state: DashboardState) -> list[tuple[Look, int]]:
     looks: list[tuple[Look, Count]] = [
-        (Look("", INK, "slices read"), "read"),
+        (Look("", INK, "read"), "read"),
         *((LABEL_LOOKS[label], label) for label in LABELS),
         (UNCERTAIN, "uncertain"),
         (Look("", INK, "2nd reads"), "second"),

@@ -1,11 +1,12 @@
 """The edges: who is there, what it runs, what it still holds."""
 
+import textwrap
 from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cloud_worker.dashboard.frame import Column, Size, fit, more, panel, table, waiting
+from cloud_worker.dashboard.frame import Column, Size, fit, line, more, panel, table, waiting
 from cloud_worker.dashboard.palette import (
     BAD,
     EDGE_LOOKS,
@@ -34,12 +35,18 @@ def edges_panel(state: DashboardState, now: datetime, size: Size) -> RenderableT
     if not state.edges:
         return waiting("edges", "no edge has spoken yet", size)
     wide = size.inner_width >= WIDE
-    listed = table(_columns(wide=wide))
     edges = sorted(state.edges.values(), key=lambda edge: (edge.state != "lost", str(edge.id)))
     shown, hidden = fit(edges, size.inner_height - 1)
+    room = size.inner_height - 1 - len(shown) - bool(hidden)
+    lines: list[RenderableType] = []
     for edge in shown:
-        listed.add_row(*_cells(edge, now, state.name_of(edge.id), wide=wide))
-    return panel(f"edges · {len(edges)}", Group(listed, *more(hidden)), size)
+        problem = _problem_lines(edge, now, size.inner_width, room)
+        room -= len(problem)
+        row = table(_columns(wide=wide))
+        row.show_header = not lines
+        row.add_row(*_cells(edge, now, state.name_of(edge.id), wide=wide, told_below=bool(problem)))
+        lines += [row, *problem]
+    return panel(f"edges · {len(edges)}", Group(*lines, *more(hidden)), size)
 
 
 def _columns(*, wide: bool) -> list[Column]:
@@ -53,7 +60,15 @@ def _look(edge: EdgeRow, now: datetime) -> Look:
     return EDGE_LOOKS["silent" if edge.state == "online" and silent else edge.state]
 
 
-def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool) -> list[Text]:
+def _problem_lines(edge: EdgeRow, now: datetime, width: int, room: int) -> list[Text]:
+    """Return an online edge's problem in as many lines as there is room for."""
+    if not room or _look(edge, now) is not EDGE_LOOKS["online"]:
+        return []
+    wrapped = textwrap.wrap(edge.problem, max(8, width - 4), max_lines=room, placeholder="…")
+    return [line((f"{'  ! ' if number == 0 else '    '}{part}", WARN)) for number, part in enumerate(wrapped)]
+
+
+def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool, told_below: bool) -> list[Text]:
     look = _look(edge, now)
     heard = [Text(ago(edge.last_seen, now), QUIET)] if wide else []
     return [
@@ -62,16 +77,16 @@ def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool) -> list[Text]
         Text(version(edge.running_version), INK),
         Text(f"{edge.outbox_depth:,}", WARN if edge.outbox_depth else QUIET),
         *heard,
-        _trouble(edge, look, now) or _update(edge, bar_width=8 if wide else 0),
+        _trouble(edge, look, now, told_below) or _update(edge, bar_width=8 if wide else 0),
     ]
 
 
-def _trouble(edge: EdgeRow, look: Look, now: datetime) -> Text | None:
+def _trouble(edge: EdgeRow, look: Look, now: datetime, told_below: bool) -> Text | None:
     if look is EDGE_LOOKS["silent"]:
         return Text(f"for {ago(edge.last_seen, now)}", WARN)
     if edge.state in ("lost", "stopped"):
         return Text(f"{ago(edge.since, now)} ago", look.colour)
-    return Text(edge.problem, WARN) if edge.problem else None
+    return Text(edge.problem, WARN) if edge.problem and not told_below else None
 
 
 def _update(edge: EdgeRow, bar_width: int) -> Text:
@@ -83,6 +98,6 @@ def _update(edge: EdgeRow, bar_width: int) -> Text:
         case ModelPhase.TESTING | ModelPhase.PROBATION:
             return Text(f"{desired} {edge.phase}", GOOD)
         case ModelPhase.REJECTED | ModelPhase.ROLLED_BACK:
-            return Text(f"✗ {desired} {edge.phase}", BAD)
+            return Text(f"✗ {desired} {edge.phase}" if edge.desired_version else f"✗ {edge.phase}", BAD)
         case _:
             return Text()

@@ -19,12 +19,10 @@ def training_panel(state: DashboardState, size: Size) -> RenderableType:
     """Return how far the newest retraining is."""
     row = state.newest_training()
     if row is None:
-        return waiting("training", "no retraining asked for yet", size)
-    base = Text(f"{row.architecture} from {version(row.base_version)}" if row.base_version else "", QUIET)
-    lines = [_training_head(row), _training_bar(row, size.inner_width), *_training_figures(row), base]
-    if row.outcome == "failed":
+        return waiting("training", "no retraining yet", size)
+    lines = [_training_head(row), _training_bar(row, size.inner_width), *_training_figures(row)]
+    if row.outcome == "failed" and row.verdict != "refused":
         lines.insert(1, Text(row.outcome_reason, BAD))
-    lines.append(Text(row.reason, QUIET))
     return panel("training", Group(*lines), size)
 
 
@@ -43,11 +41,15 @@ def models_panel(state: DashboardState, now: datetime, size: Size) -> Renderable
 
 
 def _training_head(row: TrainingRow) -> Text:
+    if row.verdict == "released":
+        return Text(f"✓ released as {version(row.released_version)}", f"bold {GOOD}")
+    if row.verdict == "refused":
+        return Text(f"✗ {row.outcome_reason}", f"bold {BAD}")
     if row.outcome == "failed":
         return Text("✗ failed", f"bold {BAD}")
     if row.outcome:
         return Text(f"✓ candidate after {min(row.seconds, MAX_NUMBER):.0f} s", f"bold {GOOD}")
-    return Text(f"↻ {row.phase or 'asked for'}", f"bold {GOOD}")
+    return Text(f"↻ {row.phase}", f"bold {GOOD}")
 
 
 def _training_bar(row: TrainingRow, width: int) -> Text:
@@ -69,6 +71,8 @@ def _training_figures(row: TrainingRow) -> list[Text]:
 def _version_line(row: VersionRow, state: DashboardState, newest: int, now: datetime) -> Text:
     running = sorted(id.edge for id, edge in state.edges.items() if edge.running_version == row.version)
     since = min(row.running_since.values(), default=None)
+    if not row.version:
+        return line(("◌ ", f"bold {QUIET}"), (f"{clock(row.seen_at, now)[:5]} ", QUIET), ("unverified release", QUIET))
     if running:
         sign, colour, words = "●", GOOD if row.version == newest else INK, f"runs on {', '.join(running)}"
     elif row.running_since:

@@ -10,6 +10,7 @@ from protocol.messages import ModelPhase, NetworkReading, RetrainPhase
 
 PHANTOM_PREFIX = "phantom"
 MAX_TEXT = 120
+MAX_REASON = 400
 MAX_NUMBER = 999_999_999
 """A sender may state any integer; beyond this one nobody reads the digits."""
 
@@ -123,13 +124,10 @@ class EdgeRow:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A retraining, from the request to the candidate."""
+    """A retraining, from the trainer's first word to the gate's verdict."""
 
     request_id: str
     seen_at: datetime
-    reason: str = ""
-    architecture: str = ""
-    base_version: int = 0
     at: datetime | None = None
     phase: RetrainPhase | None = None
     epoch: int = 0
@@ -139,6 +137,8 @@ class TrainingRow:
     balanced_accuracy: float | None = None
     outcome: Literal["", "candidate", "failed"] = ""
     outcome_reason: str = ""
+    verdict: str = ""
+    released_version: int = 0
     seconds: float = 0.0
 
 

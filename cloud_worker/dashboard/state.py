@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from cloud_worker.dashboard.announcement import Announcement
 from cloud_worker.dashboard.rows import (
     AUDIT,
+    MAX_REASON,
     EdgeId,
     EdgeRow,
     LastSlice,
@@ -29,7 +30,6 @@ from protocol.messages import (
     ModelPhase,
     ModelRef,
     ModelReported,
-    RetrainRequest,
     RetrainResult,
     RetrainStatus,
     Review,
@@ -91,12 +91,12 @@ class DashboardState:
                 self._reported(edge, message, received_at, retained)
             case Announcement():
                 self._announced(message, received_at)
-            case RetrainRequest() | RetrainStatus() | RetrainResult():
+            case RetrainStatus() | RetrainResult():
                 self._train(message, received_at)
 
     def set_connected(self, connected: bool, now: datetime, trouble: str = "") -> None:
-        """Remember whether the broker is reached, since when it is not, and what waiting will not mend."""
-        self.trouble = plain(trouble)
+        """Remember whether the broker is reached, since when it is not, and what stands in the way."""
+        self.trouble = plain(trouble, MAX_REASON)
         self.was_connected = self.was_connected or connected
         if connected:
             self.disconnected_since = None
@@ -123,7 +123,7 @@ class DashboardState:
         return id.edge if len({known.site for known in self.edges}) <= 1 else str(id)
 
     def newest_training(self) -> TrainingRow | None:
-        """Return the retraining that was asked for last."""
+        """Return the retraining that was heard of last."""
         return next(reversed(self.trainings.values()), None)
 
     def newest_versions(self) -> list[VersionRow]:
@@ -189,7 +189,7 @@ class DashboardState:
             status_at=status.at,
             outbox_depth=bounded(status.outbox_depth),
             last_sequence=max(edge.last_sequence if same_boot else 0, bounded(status.last_sequence)),
-            problem=plain(status.problem),
+            problem=plain(status.problem, MAX_REASON),
             # The broker speaks a will, not the edge: it tells nothing of when the edge was last there.
             last_seen=edge.last_seen if status.state == "lost" else _latest(edge.last_seen, said_at),
         )
@@ -243,7 +243,7 @@ class DashboardState:
             row = replace(row, announced_at=received_at)
         self._remember(self.versions, version, row, self.bounds.versions)
 
-    def _train(self, message: RetrainRequest | RetrainStatus | RetrainResult, received_at: datetime) -> None:
+    def _train(self, message: RetrainStatus | RetrainResult, received_at: datetime) -> None:
         known = self.trainings.get(message.request_id)
         if known is None:
             self.counts["retrain"] += 1
@@ -291,19 +291,21 @@ def _is_will_of_an_earlier_boot(status: Status, edge: EdgeRow) -> bool:
     return status.state == "lost" and replaced and edge.status_at is not None and status.at <= edge.status_at
 
 
-def _advance(row: TrainingRow, message: RetrainRequest | RetrainStatus | RetrainResult) -> TrainingRow:
-    """Take in a training message unless a later one was there before."""
-    if isinstance(message, RetrainRequest):
+def _advance(row: TrainingRow, message: RetrainStatus | RetrainResult) -> TrainingRow:
+    """Take in a training message unless a later one was there before; the gate's verdict is the last word."""
+    if isinstance(message, RetrainResult) and message.verdict:  # whatever the worker's clock says against the trainer's
         return replace(
             row,
-            reason=plain(message.reason),
-            architecture=plain(message.architecture),
-            base_version=bounded(message.base_version),
+            at=message.at,
+            outcome=message.outcome,
+            outcome_reason=plain(message.reason, MAX_REASON),
+            verdict=plain(message.verdict),
+            released_version=bounded(message.released_version),
         )
-    if row.at is not None and message.at < row.at:
+    if row.verdict or (row.at is not None and message.at < row.at):
         return row
     if isinstance(message, RetrainResult):
-        reason, seconds = plain(message.reason), message.seconds
+        reason, seconds = plain(message.reason, MAX_REASON), message.seconds
         return replace(row, at=message.at, outcome=message.outcome, outcome_reason=reason, seconds=seconds)
     return replace(
         row,

@@ -11,7 +11,7 @@ from cloud_worker.dashboard.counts import counts_line, counts_strip
 from cloud_worker.dashboard.edge_table import edges_panel
 from cloud_worker.dashboard.frame import Size
 from cloud_worker.dashboard.header import HEIGHT as HEADER_HEIGHT
-from cloud_worker.dashboard.header import header
+from cloud_worker.dashboard.header import header, trouble_lines
 from cloud_worker.dashboard.last_slice import picture_panel
 from cloud_worker.dashboard.learning import models_panel, training_panel
 from cloud_worker.dashboard.palette import BACKGROUND, INK
@@ -48,9 +48,10 @@ class Plan:
 
 def render(state: DashboardState, now: datetime, width: int, height: int) -> RenderableType:
     """Return the dashboard for a screen of this size; times are shown in the zone of `now`."""
-    plan = plan_for(width, height)
+    trouble = trouble_lines(state, width, height)
+    plan = plan_for(width, height - len(trouble))
     rows = state.newest_slices(max(1, plan.slices))
-    parts: list[RenderableType] = [header(state, rows, now, width)]
+    parts: list[RenderableType] = [header(state, rows, now, width), *trouble]
     if plan.counts:
         parts.append(counts_strip(state, width) if plan.counts > 1 else counts_line(state, width))
     if plan.slices:

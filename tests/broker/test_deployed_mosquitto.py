@@ -117,7 +117,7 @@ def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certifica
         "hospital-a/ct-1": [f"{OURS}/receipt", f"{OURS}/model/desired", "sliceloop/v1/fleet/model/desired", "other"],
         "dashboard": [f"{OURS}/verdict", "sliceloop/v1/cloud/retrain/request"],
         "trainer": ["sliceloop/v1/fleet/model/desired", "sliceloop/v1/cloud/retrain/request"],
-        "worker": [f"{OURS}/slice", "sliceloop/v1/cloud/retrain/result"],
+        "worker": [f"{OURS}/slice", "sliceloop/v1/cloud/retrain/status"],
     }
     for common_name, topics in forbidden.items():
         with Session(settings_of(deployed, certificates, common_name), "speaker", clean_start=True) as session:
@@ -126,7 +126,7 @@ def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certifica
 
 
 def test_the_retraining_messages_pass(deployed: MosquittoBroker, certificates: Path, worker: BrokerSettings) -> None:
-    """A request reaches a trainer by its shared subscription, and the result comes back to the worker."""
+    """A request reaches a trainer by its shared subscription, the result the worker, and his verdict the dashboard."""
     trainer = settings_of(deployed, certificates, "trainer")
     with (
         Session(worker, "worker-1", subscriptions=["sliceloop/v1/cloud/retrain/result"], clean_start=True) as cloud,
@@ -139,6 +139,15 @@ def test_the_retraining_messages_pass(deployed: MosquittoBroker, certificates: P
         assert learner.publish(Outbound("sliceloop/v1/cloud/retrain/result", b"done")).wait(DEADLINE_S)
         result = cloud.receive(DEADLINE_S)
         assert result is not None and result.payload == b"done"
+    dashboard = settings_of(deployed, certificates, "dashboard")
+    with (
+        Session(worker, "worker-1", clean_start=True) as cloud,
+        Session(dashboard, "eye", subscriptions=["sliceloop/v1/cloud/retrain/result"], clean_start=True) as eye,
+    ):
+        connected(cloud), connected(eye)
+        assert cloud.publish(Outbound("sliceloop/v1/cloud/retrain/result", b"refused")).wait(DEADLINE_S)
+        verdict = eye.receive(DEADLINE_S)
+        assert verdict is not None and verdict.payload == b"refused"
 
 
 def test_without_a_certificate_nobody_gets_in(deployed: MosquittoBroker, certificates: Path) -> None:

@@ -20,10 +20,11 @@ from broker.session import Outbound, Session
 
 CONNECT, PUBLISH, SUBSCRIBE = 0x10, 0x30, 0x80
 ACCEPTED = bytes.fromhex("20 03 00 00 00")
+HANG_UP = b"hang up"
 
 
 class ScriptedBroker:
-    """Answers each packet of a kind with the given bytes; what is not in the script stays without an answer."""
+    """Answers each packet of a kind with the given bytes, or hangs up; what is not in the script has no answer."""
 
     def __init__(self, script: dict[int, bytes]) -> None:
         self.script = script
@@ -55,6 +56,8 @@ class ScriptedBroker:
                     if packet[0] == CONNECT:
                         self.connects.append(packet)
                     answer = self.script.get(packet[0] & 0xF0)
+                    if answer == HANG_UP:
+                        return
                     if answer:
                         client.sendall(answer)
             except OSError:
@@ -99,6 +102,23 @@ def test_a_busy_broker_is_just_tried_again(scripted: ScriptedBroker) -> None:
     with Session(quick_settings(scripted.port), "patient") as session:
         wait_until(lambda: len(scripted.connects) >= 3, "it tries again")
         assert session.fatal is None
+
+
+def test_why_there_is_no_connection_can_be_asked(scripted: ScriptedBroker) -> None:
+    """A broker that hangs up, a port where nobody listens, an unknown host: each has its own words, until it passes."""
+    scripted.script[CONNECT] = HANG_UP
+    with Session(quick_settings(scripted.port), "curious") as session:
+        wait_until(lambda: session.trouble is not None, "the loss is noticed")
+        assert session.trouble == "the broker closed the connection"
+        assert session.fatal is None
+        scripted.script[CONNECT] = ACCEPTED
+        connected(session)
+        assert session.trouble is None
+    for changes, words in (({}, "Connection refused"), ({"host": "nobody.invalid"}, "ame")):
+        with Session(quick_settings(1, **changes), "lost") as session:
+            wait_until(lambda session=session: session.trouble is not None, "the failure is noticed")
+            assert words in str(session.trouble)
+            assert "Errno" not in str(session.trouble)
 
 
 def test_silence_after_the_connect_is_not_waited_for_forever(scripted: ScriptedBroker) -> None:

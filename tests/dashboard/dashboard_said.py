@@ -14,7 +14,7 @@ from protocol.messages import (
     ModelReported,
     NetworkReading,
     RetrainPhase,
-    RetrainRequest,
+    RetrainResult,
     RetrainStatus,
     Review,
     SliceRead,
@@ -131,21 +131,14 @@ def reported(phase: ModelPhase, running: int, desired: int, said: datetime = STA
     )
 
 
-def request(request_id: str = "r1", reason: str = "24 new labels") -> RetrainRequest:
-    """Ask for a retraining."""
-    return RetrainRequest(
-        request_id=request_id,
-        reason=reason,
-        requested_at=START,
-        architecture="squeezenet",
-        base_version=1,
-        base_checkpoint_url="http://objects/base",
-        base_checkpoint_sha256=HASH,
-        dataset_url="http://objects/dataset",
-        dataset_sha256=HASH,
-        upload_urls={},
-        seed=1,
-    )
+def result(outcome: str = "candidate", said: datetime = START, reason: str = "", **gate: object) -> RetrainResult:
+    """Say what a training came to, or what the gate made of it."""
+    fields = {"request_id": "r1", "outcome": outcome, "at": said, "trainer": "trainer-1", "reason": reason}
+    return RetrainResult.model_validate({**fields, **gate})
+
+
+REFUSED = {"verdict": "refused", "reason": "refused by the gate: balanced accuracy 0.7 is not above 0.8"}
+RELEASED = {"verdict": "released", "released_version": 3}
 
 
 def progress(fraction: float, said: datetime = START, request_id: str = "r1") -> RetrainStatus:

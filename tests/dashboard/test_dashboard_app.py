@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded import EmbeddedBroker, free_port
 from broker.errors import BrokerError
 from broker.messages import Inbound, Outbound
 from broker.session import Session
@@ -144,11 +144,11 @@ def test_an_announcement_of_any_bytes_raises_protocol_errors_only(envelope: byte
 class Watcher:
     """Runs the dashboard in a thread and waits for what its state comes to."""
 
-    def __init__(self, port: int, console: Console) -> None:
+    def __init__(self, port: int, console: Console, host: str = "127.0.0.1") -> None:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._state: DashboardState | None = None
-        broker = BrokerSettings(port=port, reconnect_min_s=0.05, reconnect_max_s=0.2)
+        broker = BrokerSettings(host=host, port=port, reconnect_min_s=0.05, reconnect_max_s=0.2)
         self._thread = threading.Thread(
             target=run_dashboard,
             args=(broker,),
@@ -193,6 +193,15 @@ def publisher(port: int) -> Iterator[Callable[[Message, str], None]]:
             raise AssertionError("not published in time")
 
         yield publish
+
+
+def test_it_says_why_it_does_not_connect() -> None:
+    """A wrong name and a port where nobody listens are told apart, on the screen and in the log's line."""
+    for host, words in (("127.0.0.1", "Connection refused"), ("nobody.invalid", "ame")):
+        console = Console(file=StringIO(), width=120, height=36)
+        with Watcher(free_port(), console, host) as watcher:
+            assert watcher.wait(lambda state, words=words: words in state.trouble)
+            assert watcher.wait(lambda state: not state.connected and not state.was_connected)
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])

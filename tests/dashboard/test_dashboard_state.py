@@ -1,6 +1,7 @@
 """What the dashboard knows after what it heard."""
 
 from dashboard_said import (
+    REFUSED,
     SITE,
     at,
     diagnosis,
@@ -8,7 +9,7 @@ from dashboard_said import (
     progress,
     reading,
     reported,
-    request,
+    result,
     slice_read,
     status,
     to,
@@ -19,7 +20,7 @@ from cloud_worker.dashboard.announcement import Announcement
 from cloud_worker.dashboard.rows import EdgeId
 from cloud_worker.dashboard.state import Bounds, DashboardState
 from protocol.labels import LABELS, Label
-from protocol.messages import ModelPhase, RetrainPhase, RetrainResult
+from protocol.messages import ModelPhase, RetrainPhase
 from protocol.topics import Address, Kind
 
 EDGE = EdgeId(SITE, "ct-1")
@@ -115,7 +116,7 @@ def test_retained_messages_that_come_again_change_nothing() -> None:
         state.apply(to(Kind.STATUS), status(), at(0), retained=True)
         state.apply(to(Kind.MODEL_REPORTED), reported(ModelPhase.ACTIVE, 2, 2), at(0), retained=True)
         state.apply(Address(Kind.MODEL_DESIRED), Announcement("squeezenet", 2), at(0), retained=True)
-        state.apply(Address(Kind.RETRAIN_REQUEST), request(), at(0))
+        state.apply(Address(Kind.RETRAIN_STATUS), progress(0.5), at(0))
         return dict(state.edges), dict(state.versions), dict(state.trainings), dict(state.counts)
 
     state = DashboardState()
@@ -148,17 +149,28 @@ def test_a_retraining_goes_forward_only() -> None:
     """Progress that arrives late does not turn a training back, and a result ends it."""
     state = DashboardState()
     state.apply(Address(Kind.RETRAIN_STATUS), progress(0.6, at(6)), at(6))
-    state.apply(Address(Kind.RETRAIN_REQUEST), request(), at(7))
     state.apply(Address(Kind.RETRAIN_STATUS), progress(0.2, at(2)), at(8))
     row = state.newest_training()
     assert row is not None
-    assert (row.fraction, row.phase, row.reason) == (0.6, RetrainPhase.TRAINING, "24 new labels")
-    result = RetrainResult(request_id="r1", outcome="failed", at=at(9), trainer="trainer-1", reason="dead gradient")
-    state.apply(Address(Kind.RETRAIN_RESULT), result, at(9))
+    assert (row.fraction, row.phase) == (0.6, RetrainPhase.TRAINING)
+    state.apply(Address(Kind.RETRAIN_RESULT), result("failed", at(9), "dead gradient"), at(9))
     state.apply(Address(Kind.RETRAIN_STATUS), progress(0.7, at(7)), at(10))
     row = state.newest_training()
     assert row is not None
     assert (row.outcome, row.outcome_reason, state.counts["retrain"]) == ("failed", "dead gradient", 1)
+
+
+def test_the_verdict_of_the_gate_is_the_last_word() -> None:
+    """What a trainer says before or after the gate's verdict does not hide it, however far the clocks are apart."""
+    for order in (("candidate", "verdict"), ("verdict", "candidate"), ("candidate", "verdict", "candidate")):
+        state = DashboardState()
+        for word in order:
+            said = result(said=at(900)) if word == "candidate" else result("failed", at(5), **REFUSED)
+            state.apply(Address(Kind.RETRAIN_RESULT), said, at(10))
+            state.apply(Address(Kind.RETRAIN_STATUS), progress(0.7, at(899)), at(10))
+        row = state.newest_training()
+        assert row is not None
+        assert (row.outcome, row.verdict, row.outcome_reason) == ("failed", "refused", REFUSED["reason"])
 
 
 def test_it_stays_bounded() -> None:
@@ -169,7 +181,7 @@ def test_it_stays_bounded() -> None:
         state.apply(to(Kind.DIAGNOSIS, edge), diagnosis(f"s{number}"), at(number))
         if number % 10 == 0:
             state.apply(to(Kind.MODEL_REPORTED, edge), reported(ModelPhase.REJECTED, 1, number + 1), at(number))
-            state.apply(Address(Kind.RETRAIN_REQUEST), request(f"r{number}"), at(number))
+            state.apply(Address(Kind.RETRAIN_STATUS), progress(0.5, request_id=f"r{number}"), at(number))
     assert (len(state.slices), len(state.edges), len(state.versions), len(state.trainings)) == (500, 50, 10, 5)
     assert state.counts["read"] == 10_000
 

@@ -1,16 +1,19 @@
 """What a person sees."""
 
+import re
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from dashboard_said import (
+    REFUSED,
+    RELEASED,
     at,
     diagnosis,
     progress,
     reading,
     reported,
-    request,
+    result,
     slice_read,
     status,
     to,
@@ -24,7 +27,7 @@ from cloud_worker.dashboard.state import DashboardState
 from cloud_worker.dashboard.summary import summary
 from cloud_worker.dashboard.view import render
 from protocol.labels import LABELS, Label
-from protocol.messages import ModelPhase
+from protocol.messages import ModelPhase, RetrainResult
 from protocol.topics import Address, Kind
 
 SIZES = [(80, 24), (120, 36), (160, 45), (300, 90), (80, 50), (40, 12), (20, 5)]
@@ -52,7 +55,6 @@ def busy() -> DashboardState:
         state.apply(to(Kind.VERDICT, edge), second, at(number))
     state.apply(to(Kind.STATUS, "ct-1"), status(), at(299))
     state.apply(to(Kind.STATUS, "ct-3"), status("lost", outbox=12), at(260))
-    state.apply(Address(Kind.RETRAIN_REQUEST), request(), at(50))
     state.apply(Address(Kind.RETRAIN_STATUS), progress(0.61), at(51))
     state.apply(Address(Kind.MODEL_DESIRED), Announcement("squeezenet", 3), at(52))
     rejected = reported(ModelPhase.REJECTED, 1, 2, at(53), "not signed by a trusted key")
@@ -145,6 +147,91 @@ def test_it_says_that_it_reconnects() -> None:
     state = busy()
     state.set_connected(False, at(288))
     assert any("RECONNECTING broker.example:1883 · 12 s" in line for line in seen(state))
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 45)])
+def test_it_says_why_it_is_not_connected(width: int, height: int) -> None:
+    """Beneath the header stands the whole reason, on lines of its own; the broker's address and the time stay."""
+    state = DashboardState("broker.example:1883")
+    reason = "the broker refused the connection: Not authorized: check the client certificate or user name, and more"
+    state.set_connected(False, at(288), reason)
+    lines = seen(state, width, height)
+    assert len(lines) == height
+    assert reason in " ".join(" ".join(lines[2:4]).replace("!", "").split())
+    assert "CONNECTING broker.example:1883 · 12 s" in lines[0]
+    assert "12:05:00 UTC" in lines[0]
+    state.set_connected(True, at(300))
+    assert "refused" not in "\n".join(seen(state, width, height))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (result("failed", at(52), **REFUSED), "✗ refused by the gate: balanced accuracy 0.7 is not above 0.8"),
+        (result(said=at(52), **RELEASED), "✓ released as v3"),
+    ],
+    ids=["refused", "released"],
+)
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 45)])
+def test_the_gates_verdict_is_shown(verdict: RetrainResult, words: str, width: int, height: int) -> None:
+    """Where a candidate stood, the panel says what the gate made of it, with the reason of a refusal."""
+    state = busy()
+    state.apply(Address(Kind.RETRAIN_RESULT), result(said=at(51), seconds=24), at(51))
+    assert "candidate after 24 s" in "\n".join(seen(state, width, height))
+    state.apply(Address(Kind.RETRAIN_RESULT), verdict, at(52))
+    screen = seen(state, width, height)
+    assert words in " ".join("".join(training_column(screen)).split())
+    assert "candidate after" not in "\n".join(screen)
+
+
+def training_column(screen: list[str]) -> list[str]:
+    """Return what stands inside the training panel, a line each."""
+    top = next(number for number, line in enumerate(screen) if "─ training ─" in line)
+    left = screen[top].index("─ training ─") - 1
+    right = screen[top].index("╮", left)
+    return [line[left + 1 : right] for line in screen[top + 1 :] if line[left] == "│"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 45)])
+def test_an_edges_problem_can_be_read(width: int, height: int) -> None:
+    """Where there is room, an edge's problem stands in full beneath the edge; a long one is cut with an ellipsis."""
+    problem = "folder images does not exist; give edge.replay.folder a folder that is there"
+    state = DashboardState()
+    state.apply(to(Kind.STATUS, "ct-1"), status(said=at(299)).model_copy(update={"problem": problem}), at(299))
+    state.apply(to(Kind.STATUS, "ct-2"), status(said=at(299)), at(299))
+    screen = seen(state, width, height)
+    (first,) = [number for number, line in enumerate(screen) if "online  ct-1" in line]
+    (second,) = [number for number, line in enumerate(screen) if "online  ct-2" in line]
+    below = " ".join(line.split("│")[1] for line in screen[first + 1 : second])
+    assert " ".join(below.split()) == f"! {problem}"
+    long = status(said=at(299)).model_copy(update={"problem": problem * 9})
+    state.apply(to(Kind.STATUS, "ct-1"), long, at(299))
+    assert "ct-2" in "\n".join(seen(state, width, height))
+    assert any("…" in line.split("│")[1] for line in seen(state, width, height) if line.startswith("│"))
+
+
+@pytest.mark.parametrize("slices", [5, 500, 9_999, 999_999])
+def test_80_columns_hold_every_count(slices: int) -> None:
+    """The counts' one line has all nine tallies, whatever has been counted."""
+    state = DashboardState()
+    state.counts.update(dict.fromkeys(("read", *LABELS, "uncertain", "second", "disagreement", "open"), slices))
+    state.counts.update({"reviewed": slices, "retrain": slices})
+    (counted,) = [line for line in seen(state, 80, 24) if "2nd" in line]
+    assert re.search(r"✓ ?[0-9,k]+ +↻ ?[0-9,k]+ *$", counted)
+    assert "…" not in counted
+
+
+def test_a_release_that_could_not_be_verified_has_no_version() -> None:
+    """A rejection of what nobody trusted signed is shown without a number, not as one of the version that runs."""
+    state = DashboardState("b:1")
+    rejected = reported(ModelPhase.REJECTED, 2, 0, at(299), "SignatureError")
+    state.apply(to(Kind.STATUS, "ct-1"), status(), at(298))
+    state.apply(to(Kind.STATUS, "ct-2"), status().model_copy(update={"model": None}), at(298))
+    state.apply(to(Kind.MODEL_REPORTED, "ct-1"), rejected, at(299))
+    text = "\n".join(seen(state, 160, 48))
+    assert re.search(r"online +ct-1 .* ✗ rejected  ", text)
+    assert re.search(r"● v2 .* runs on ct-1(.|\n)*◌ .* unverified release(.|\n)*✗ rejected by ct-1", text)
+    assert text.count("runs on") == 1
 
 
 def test_what_a_message_says_cannot_command_the_terminal() -> None:

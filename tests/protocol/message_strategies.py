@@ -175,6 +175,8 @@ MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
         split_sha256=maybe(digests),
         validation=named_values,
         seconds=durations,
+        verdict=texts,
+        released_version=counts,
     ),
 }
 

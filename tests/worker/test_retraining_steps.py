@@ -3,7 +3,7 @@
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -54,12 +54,11 @@ class Loop:
         self.ledger.touch_request(request.request_id, published_at=now)
         return request
 
-    def answer(self, request: RetrainRequest, files: Files, now: datetime = NOW) -> None:
-        """Upload the files, say so, and let the gate decide."""
-        for name, data in files.items():
-            put(request.upload_urls[name], data)
+    def answer(self, request: RetrainRequest, files: Files, now: datetime = NOW) -> list[str]:
+        """Upload the files, say so, and let the gate decide; return what it says."""
+        put_all(request, files)
         self.retraining.take_result(result(request, files), now)
-        assert self.retraining.step(now) == []
+        return verdicts(self.retraining.step(now))
 
     def again(self) -> Retraining:
         """Return the worker's retraining after a restart."""
@@ -106,6 +105,17 @@ def put(url: str, data: bytes) -> None:
         assert answer.status == 200
 
 
+def put_all(request: RetrainRequest, files: Files) -> None:
+    for name, data in files.items():
+        put(request.upload_urls[name], data)
+
+
+def verdicts(said: Sequence[RetrainRequest | RetrainResult]) -> list[str]:
+    """Return the gate's verdicts, which are all that is said."""
+    assert all(isinstance(each, RetrainResult) for each in said)
+    return [each.verdict for each in said if isinstance(each, RetrainResult)]
+
+
 def reasons(ledger: Ledger) -> list[str]:
     return [decision.reason for decision in ledger.decisions()]
 
@@ -136,7 +146,7 @@ def test_workers_that_decide_at_once_ask_once(loop: Loop) -> None:
         with Ledger(loop.ledger.url) as ledger:
             retraining = Retraining(SETTINGS, loop.store, ledger, SIGNER)
             together.wait()
-            asked.extend(retraining.step(NOW))
+            asked.extend(said for said in retraining.step(NOW) if isinstance(said, RetrainRequest))
 
     threads = [threading.Thread(target=decide) for _ in range(together.parties)]
     for thread in threads:
@@ -159,6 +169,8 @@ def test_the_data_set_has_every_slice_but_those_of_held_back_patients(loop: Loop
         patient: side.value for patient, side in sides.items() if side is not Side.HELD_BACK
     }
     assert {entry.label for entry in dataset.slices} == set(Label)
+    assert dataset.held_back is not None, "a trainer must know whom it may not learn from by other ways"
+    assert (dataset.held_back.share, dataset.held_back.seed) == (POLICY.held_back_share, POLICY.seed)
 
 
 def test_a_trainer_needs_no_key_of_the_store(loop: Loop) -> None:
@@ -178,10 +190,15 @@ def test_a_trainer_needs_no_key_of_the_store(loop: Loop) -> None:
 
 
 def test_a_better_candidate_becomes_the_next_release(loop: Loop) -> None:
-    """What passes the gate is version 2: signed, with the figures that it passed by, and its files in the store."""
+    """What passes the gate is version 2: signed, with the figures that it passed by, its files stored, and said."""
     add_labelled(loop.store, loop.ledger, cohort(30, "more"), first=len(PATIENTS))
     request = loop.request()
-    loop.answer(request, trained(), later(60))
+    put_all(request, trained())
+    loop.retraining.take_result(result(request, trained()), later(60))
+    (said,) = loop.retraining.step(later(60))
+    assert isinstance(said, RetrainResult)
+    assert (said.request_id, said.outcome, said.verdict) == (request.request_id, "candidate", "released")
+    assert said.released_version == 2
     released = loop.ledger.latest_release()
     assert released is not None
     manifest = trusted_by(SIGNER, released.envelope)
@@ -224,13 +241,16 @@ REFUSED: dict[str, tuple[Files, Files, str]] = {
 def test_a_candidate_that_cannot_be_released_is_refused_with_its_reason(
     loop: Loop, named: Files, uploaded: Files, reason: str
 ) -> None:
-    """A candidate that is not what it says, is no network of ours or no better is refused once; nothing is released."""
+    """A candidate that is not what it says, is no network of ours or no better is refused, and that is said once."""
     request = loop.request()
-    for name, data in uploaded.items():
-        put(request.upload_urls[name], data)
+    put_all(request, uploaded)
     loop.retraining.take_result(result(request, named), NOW)
-    for retraining in (loop.retraining, loop.again()):
-        assert retraining.step(later(1)) == []
+    (said,) = loop.retraining.step(later(1))
+    assert isinstance(said, RetrainResult)
+    assert (said.request_id, said.outcome, said.verdict) == (request.request_id, "failed", "refused")
+    assert said.reason.startswith("refused by the gate: ")
+    assert reason in said.reason
+    assert [*loop.retraining.step(later(2)), *loop.again().step(later(2))] == []
     (candidate,) = loop.ledger.candidates()
     assert candidate.verdict == "refused"
     assert reason in candidate.reason
@@ -241,8 +261,8 @@ def test_a_candidate_that_cannot_be_released_is_refused_with_its_reason(
 def test_after_a_crash_between_decision_and_release_it_is_released_once(loop: Loop) -> None:
     """A candidate that was accepted before the worker died is released by the next one, exactly once."""
     accept_without_release(loop)
-    for seconds in (60, 61):
-        assert loop.again().step(later(seconds)) == []
+    for seconds, verdict in ((60, ["released"]), (61, [])):
+        assert verdicts(loop.again().step(later(seconds))) == verdict
         assert [each.version for each in loop.ledger.releases()] == [1, 2]
 
 
@@ -261,7 +281,7 @@ def accept_without_release(loop: Loop) -> RetrainRequest:
     """Leave store and ledger as a worker does that dies after its decision: one without a key goes no further."""
     keyless = replace(loop, retraining=Retraining(SETTINGS, loop.store, loop.ledger, None))
     request = keyless.request()
-    keyless.answer(request, trained())
+    assert keyless.answer(request, trained()) == []
     return request
 
 

@@ -38,7 +38,16 @@ from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import RetrainSettings, WorkerSettings
 from protocol.labels import Label
 from protocol.manifest import Manifest, check_file
-from protocol.messages import ChunkRequest, Message, RetrainPhase, RetrainResult, RetrainStatus, SliceRead, Verdict
+from protocol.messages import (
+    ChunkRequest,
+    Message,
+    RetrainPhase,
+    RetrainRequest,
+    RetrainResult,
+    RetrainStatus,
+    SliceRead,
+    Verdict,
+)
 from protocol.signing import generate_signer
 from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
 
@@ -243,6 +252,31 @@ def test_a_retraining_is_asked_for_until_a_trainer_is_heard(
         wait_until(lambda: ledger.request(request.request_id).state == "failed", "the request is closed")
     assert len(ledger.requests()) == 1
     assert ledger.dead_letters() == []
+
+
+def test_the_gates_verdict_is_said_where_the_result_was(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """Who heard the candidate hears the gate's verdict on the same topic; the desk takes it for no trainer's result."""
+    policy = RetrainSettings(min_new_labels=3, min_patients_per_class=1)
+    add_labelled(store, ledger, cohort(8))
+    release(store, ledger, SIGNER, network())
+    trainer = peer(REQUESTS, cloud_topic(Kind.RETRAIN_RESULT))
+    with deciding(SETTINGS.model_copy(update={"retrain": policy}), broker_settings, store, ledger):
+        request = trainer.hear_message(Kind.RETRAIN_REQUEST)
+        assert isinstance(request, RetrainRequest)
+        forged = RESULT.model_copy(
+            update={"request_id": request.request_id, "outcome": "failed", "verdict": "refused", "trainer": "forged"}
+        )
+        trainer.say(outbound(forged, "r-0"))
+        trainer.say(outbound(RESULT.model_copy(update={"request_id": request.request_id}), "r-1"))
+        verdict = trainer.hear_message(
+            Kind.RETRAIN_RESULT, lambda said: said.verdict == "refused" and said.trainer != "forged"
+        )
+        assert isinstance(verdict, RetrainResult)
+        assert (verdict.request_id, verdict.trainer) == (request.request_id, SETTINGS.name)
+        assert "the trainer named no model.onnx" in verdict.reason
+    assert ledger.request(request.request_id).state == "candidate"
 
 
 @dataclass
