@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloud_worker.ledger import Ledger, OpenDisagreement, UnknownSliceError
+from cloud_worker.dashboard.picture import half_blocks
+from cloud_worker.ledger import Ledger, OpenDisagreement, StoredSlice, UnknownSliceError, VerdictParts
+from cloud_worker.object_store import ObjectStore
 from protocol.labels import LABELS, Label
 from protocol.messages import NetworkReading
+from training.model.decode import decode_image
 
 MAX_NAME_CHARACTERS = 200
+LINES_BESIDE_PICTURE = 8
+MINUTES_A_DAY = 24 * 60
 CSV_COLUMNS = ("slice_id", "label", "reviewer", "why")
 
 
@@ -36,12 +42,39 @@ def show_open(ledger_url: str, limit: int) -> None:
     with Ledger(ledger_url) as ledger:
         rows = ledger.open_disagreements(limit)
         total = len(ledger.open_disagreements())
-    table = Table(title=f"{total} open disagreements — research use only", title_justify="left")
-    for column in ("slice", "source", "edge reads", "second reader", "kind", "why", "since"):
-        table.add_column(column)
+    table = Table(
+        title=f"{total} open disagreements — research use only",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for column in ("slice", "source", "edge reads", "second reader", "kind", "since"):
+        is_free = column == "source"  # everything else fits into 80 columns
+        table.add_column(column, no_wrap=not is_free, overflow="ellipsis" if is_free else "crop")
     for row in rows:
         table.add_row(*_cells(row))
     Console().print(table)
+    Console().print("? is uncertain; `sliceloop label show ID` draws a slice", style="dim", highlight=False)
+
+
+def show_slice(ledger_url: str, store: ObjectStore, slice_id: str, image: Path | None) -> None:
+    """Draw a slice with both readings, and write its PNG where asked; raises the ledger's and the store's errors."""
+    with Ledger(ledger_url) as ledger:
+        stored = ledger.find_slice(slice_id)
+        parts = ledger.verdict_parts(stored.slice_id)
+    png = store.get(stored.image_key)
+    if image is not None:
+        image.write_bytes(png)
+    console = Console(highlight=False)
+    if console.color_system and not console.no_color:
+        pixels = decode_image(png)
+        room = 2 * max(1, console.height - LINES_BESIDE_PICTURE) * pixels.shape[1] // pixels.shape[0]
+        console.print(half_blocks(pixels, max(1, min(console.width, room))))
+    elif image is None:
+        console.print("no picture without colours: give --image FILE, and look at that")
+    for line in _story(stored, parts):
+        console.print(line, markup=False)
 
 
 def export_open(ledger_url: str, path: Path) -> int:
@@ -121,10 +154,27 @@ def _required_reviewer(reviewer: str) -> str:
 
 
 def _cells(row: OpenDisagreement) -> tuple[str, ...]:
-    since = f"{row.age(datetime.now(UTC)).total_seconds() / 60:.0f} min"
-    kind = row.disagreement.kind
-    reasons = "; ".join(row.disagreement.reasons)
-    return row.slice.slice_id[:12], row.slice.source, _words(row.first), _words(row.second), kind, reasons, since
+    minutes = row.age(datetime.now(UTC)).total_seconds() / 60
+    since = f"{minutes:.0f} min" if minutes < MINUTES_A_DAY else f"{minutes / MINUTES_A_DAY:.0f} d"
+    readings = _brief(row.first), _brief(row.second)
+    return row.slice.slice_id[:12], row.slice.source, *readings, row.disagreement.kind, since
+
+
+def _story(stored: StoredSlice, parts: VerdictParts) -> list[str]:
+    lines = [
+        f"{stored.slice_id} from {stored.source}, {stored.captured_at:%F %T} UTC — research use only",
+        f"edge reads     {_words(parts.first)}",
+        f"second reader  {_words(parts.second)}",
+    ]
+    if parts.disagreement is not None:
+        lines.append(f"{parts.disagreement.kind:<14} {'; '.join(parts.disagreement.reasons)}")
+    if parts.review is not None:
+        lines.append(f"label          {parts.review.label}, says {parts.review.reviewer}")
+    return lines
+
+
+def _brief(reading: NetworkReading | None) -> str:
+    return "—" if reading is None else f"{reading.label} {reading.confidence:.2f}{'?' if reading.uncertain else ''}"
 
 
 def _words(reading: NetworkReading | None) -> str:

@@ -21,7 +21,7 @@ def configure_logs(level: str, to: TextIO | None = None) -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if terminal
-        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
+        else structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), bool_as_flag=False)
     )
     exceptions = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(

@@ -22,8 +22,10 @@ OPSET = 20
 """Read by ONNX Runtime from 1.17 and TensorRT from 10.0 on."""
 PARITY_TOLERANCE = 1e-3
 """In logits; float32 sums in another order differ by some 1e-5."""
-TEMPERATURE_BOUNDS = (0.25, 10.0)
-"""Beyond these the slices are too few or the network is broken; a clamped value is safer than what they ask for."""
+TEMPERATURE_BOUNDS = (0.25, 100.0)
+"""A network that learnt from few slices has logits in the tens, and so is its temperature; beyond, it is broken."""
+TEMPERATURE_SPREAD = math.log(2)
+"""How far from 1 a temperature is expected: a factor of 2. A few dozen slices that ask for more get a part of it."""
 
 
 class ParityError(ValueError):
@@ -75,10 +77,22 @@ def check_parity(
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """Return the temperature of least log loss on validation slices, within TEMPERATURE_BOUNDS (Guo et al. 2017)."""
+    """Return the most probable temperature, within TEMPERATURE_BOUNDS (Guo et al. 2017, with a prior).
+
+    Its logarithm is expected about 0, normally distributed by TEMPERATURE_SPREAD: on a few slices least log loss alone
+    runs away, and every reading becomes uncertain; on many the prior does not count.
+    """
+
+    def improbability(log_t: float) -> float:
+        return len(labels) * log_loss(logits, labels, math.exp(log_t)) + (log_t / TEMPERATURE_SPREAD) ** 2 / 2
+
     low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
-    fit = minimize_scalar(lambda log_t: log_loss(logits, labels, math.exp(log_t)), bounds=(low, high), method="bounded")
-    return float(math.exp(fit.x))
+    return float(math.exp(minimize_scalar(improbability, bounds=(low, high), method="bounded").x))
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Tell whether a fitted temperature stopped at a bound, and the probabilities mean little."""
+    return any(math.isclose(temperature, bound, rel_tol=0.01) for bound in TEMPERATURE_BOUNDS)
 
 
 def without_traces(model: onnx.ModelProto) -> bytes:

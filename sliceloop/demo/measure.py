@@ -15,7 +15,7 @@ from cloud_worker.ledger import Ledger
 from cloud_worker.ledger.tables import disagreements, readings, slices
 from sliceloop.demo.result import Accuracy, AccuracyPair, SourcePair, Swap
 from training.data.slices import SliceSet
-from training.evaluate import Evaluation, SourceFigures, evaluate, paired_difference
+from training.evaluate import Evaluation, SourceFigures, evaluate, paired_difference, softmax
 from training.model.reader import Calibration, OnnxReader
 
 NEIGHBOURS = 10
@@ -71,27 +71,40 @@ def worst_swap(ledger: Ledger, edges: Sequence[str]) -> Swap | None:
     return max(swaps, key=lambda swap: swap.max_gap_ms / swap.median_interval_ms, default=None)
 
 
-def compare_releases(before: bytes, after: bytes, evaluation: SliceSet, data: str) -> AccuracyPair:
+def compare_releases(before: OnnxReader, after: OnnxReader, evaluation: SliceSet, data: str) -> AccuracyPair:
     """Read the evaluation slices with both networks and compare them on the same patients."""
-    logits = [_logits(OnnxReader(model, Calibration()), evaluation) for model in (before, after)]
-    figures = [evaluate(each, evaluation.labels, evaluation.patients, evaluation.sources) for each in logits]
+    logits = [_logits(reader, evaluation) for reader in (before, after)]
     difference = paired_difference(logits[1], logits[0], evaluation.labels, evaluation.patients).balanced_accuracy
-    before_figures, after_figures = figures
+    sides = [
+        _by_source(each, reader.calibration, evaluation) for each, reader in zip(logits, (before, after), strict=True)
+    ]
+    (before_all, before_sources), (after_all, after_sources) = sides
     return AccuracyPair(
-        before=_accuracy(before_figures),
-        after=_accuracy(after_figures),
+        before=before_all,
+        after=after_all,
         difference=(difference.value, difference.low, difference.high),
         data=data,
         by_source={
-            source: SourcePair(
-                before=_accuracy(before_figures.by_source[source]), after=_accuracy(after_figures.by_source[source])
-            )
-            for source in before_figures.by_source
+            source: SourcePair(before=before_sources[source], after=after_sources[source]) for source in before_sources
         },
     )
 
 
-def _accuracy(figures: Evaluation | SourceFigures) -> Accuracy:
+def _by_source(
+    logits: NDArray[np.float32], calibration: Calibration, evaluation: SliceSet
+) -> tuple[Accuracy, dict[str, Accuracy]]:
+    """Judge one network on all slices, and on those of each source."""
+    figures = evaluate(logits, evaluation.labels, evaluation.patients, evaluation.sources)
+    uncertain = softmax(logits, calibration.temperature).max(axis=1) < calibration.uncertain_below
+    sources = np.array(evaluation.sources)
+    by_source = {
+        source: _accuracy(its_figures, uncertain[sources == source])
+        for source, its_figures in figures.by_source.items()
+    }
+    return _accuracy(figures, uncertain), by_source
+
+
+def _accuracy(figures: Evaluation | SourceFigures, uncertain: NDArray[np.bool_]) -> Accuracy:
     estimate = figures.balanced_accuracy
     return Accuracy(
         balanced_accuracy=estimate.value,
@@ -99,6 +112,7 @@ def _accuracy(figures: Evaluation | SourceFigures) -> Accuracy:
         high=estimate.high,
         n_patients=figures.n_patients,
         n_slices=figures.n_slices,
+        uncertain_share=float(uncertain.mean()),
     )
 
 

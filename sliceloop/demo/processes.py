@@ -1,16 +1,21 @@
 """Real processes with logs of their own: start, kill, start again, stop in the reverse order."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Self
 
+from cloud_worker.embedded_s3 import PR_SET_PDEATHSIG
+
 STOP_TIMEOUT_S = 15.0
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""What `kill` and a closed terminal send; Ctrl-C is Python's own."""
 
 
 class ProcessFailedError(RuntimeError):
@@ -71,9 +76,10 @@ class Processes:
 
     def wait_for_end(self, name: str, timeout_s: float) -> None:
         """Wait for a process that ends by itself; raises `ProcessFailedError` unless it ends well."""
-        managed = self._managed.pop(name)
+        managed = self._managed[name]
         assert managed.process is not None
         code = managed.process.wait(timeout_s)
+        del self._managed[name]  # not before: a wait that Ctrl-C ends leaves it among those to stop
         if code != 0:
             raise ProcessFailedError(f"{name} ended with exit code {code}:\n{managed.last_words()}")
 
@@ -109,8 +115,44 @@ class Processes:
             managed.process.wait()
 
 
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what it started is stopped, in order.
+
+    One that is ignored from the start stays so: nohup means it.
+    """
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    for each in ENDING_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a terminal and its shell may both say so: the stop goes on
+    raise SystemExit(128 + number)
+
+
 def _popen(managed: ManagedProcess, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Start in a session of its own, so that Ctrl-C reaches the demo alone, which then stops all in order."""
     return subprocess.Popen(
-        managed.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=managed.env, start_new_session=True
+        managed.command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=managed.env,
+        start_new_session=True,
+        preexec_fn=_death_with_parent(),
     )
+
+
+def _death_with_parent() -> Callable[[], None] | None:
+    """Return what makes a child end with the thread that starts it, kill -9 included (Linux only)."""
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
+
+    return ask

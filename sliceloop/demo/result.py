@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 MAX_GAP_MEDIANS = 2
+LEARNT_FROM_PHANTOMS = "The readers learn from phantoms, not from slices like these: what they read here means nothing."
 
 
 class Part(BaseModel):
@@ -32,13 +33,18 @@ class EdgeRow(Part):
 
 
 class Accuracy(Part):
-    """Balanced accuracy with its 95 % interval (patient bootstrap) on patients that no training saw."""
+    """Balanced accuracy with its 95 % interval (patient bootstrap) on patients that no training saw.
+
+    It counts the most probable label of every slice; `uncertain_share` (0..1) says how many of these readings the
+    edge calls uncertain, because that label's calibrated probability is below the release's threshold.
+    """
 
     balanced_accuracy: float
     low: float
     high: float
     n_patients: int
     n_slices: int
+    uncertain_share: float
 
 
 class SourcePair(Part):
@@ -79,6 +85,7 @@ class DemoResult(Part):
     audits: int
     labelled: int
     retrain_requests: int
+    gate_refusals: int = 0
     releases: tuple[ReleaseRow, ...]
     edges: tuple[EdgeRow, ...]
     accuracy: AccuracyPair | None
@@ -134,7 +141,11 @@ def summary(result: DemoResult) -> RenderableType:
     table.add_row(
         "review", f"{result.disagreements} disagreements and {result.audits} audits, {result.labelled} labelled"
     )
-    table.add_row("retraining", f"{result.retrain_requests} requested, {len(result.releases)} releases")
+    table.add_row(
+        "retraining",
+        f"{result.retrain_requests} requested, {result.gate_refusals} refused by the gate, "
+        f"{len(result.releases)} releases",
+    )
     for release in result.releases:
         table.add_row(f"  release {release.version}", f"{release.sha256[:12]}  {_gate_words(release.gate)}")
     table.add_row("edges", ", ".join(f"{edge.id} runs {edge.version}" for edge in result.edges))
@@ -148,6 +159,7 @@ def summary(result: DemoResult) -> RenderableType:
         verdict.append(f"\nnot reached: {shortfall}", "yellow")
     if result.stopped_at_review:
         verdict.append("\nThe loop stopped at the review: there is no labels.csv to take labels from.", "yellow")
+        verdict.append(f"\n{LEARNT_FROM_PHANTOMS}", "yellow")
     return Group(table, verdict)
 
 
@@ -159,6 +171,8 @@ def _figures(result: DemoResult) -> list[tuple[str, str]]:
         rows.append(("balanced accuracy after", _accuracy_words(after)))
         value, low, high = result.accuracy.difference
         rows.append(("difference, paired", f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"))
+        shares = f"{before.uncertain_share:.0%} → {after.uncertain_share:.0%} of these readings"
+        rows.append(("called uncertain", shares))
         rows.append(("measured on", result.accuracy.data))
         rows += [(f"  {source}", _pair_words(pair)) for source, pair in result.accuracy.by_source.items()]
     if result.swap is not None:

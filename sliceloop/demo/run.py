@@ -14,15 +14,17 @@ from rich.console import Console
 from broker.embedded import free_port
 from broker.settings import BrokerSettings
 from cloud_worker.embedded_s3 import credentials_env, prepare
-from cloud_worker.ledger import Ledger
+from cloud_worker.ledger import Ledger, Release
 from cloud_worker.object_store import ObjectStore, S3Settings
+from edge_agent.app import load_trusted_keys
 from edge_agent.outbox import Outbox
-from protocol.manifest import MODEL_FILE
+from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
+from protocol.signing import verify
 from sliceloop.config import read_section
 from sliceloop.demo.measure import compare_releases, reviews_asked, stored_frames, timeline, worst_swap
-from sliceloop.demo.processes import Processes
-from sliceloop.demo.result import AccuracyPair, DemoResult, EdgeRow, ReleaseRow, summary
+from sliceloop.demo.processes import Processes, exit_on_signals
+from sliceloop.demo.result import LEARNT_FROM_PHANTOMS, AccuracyPair, DemoResult, EdgeRow, ReleaseRow, summary
 from sliceloop.demo.scanner import EdgeFeed, Scanner
 from sliceloop.demo.screen import DemoScreen
 from sliceloop.demo.stage import (
@@ -39,6 +41,7 @@ from sliceloop.demo.stage import (
 )
 from sliceloop.logs import configure_logs
 from training.data.labelled import load_slices
+from training.model.reader import Calibration, OnnxReader
 
 STEP_S = 0.1
 LOOK_S = 0.5
@@ -75,21 +78,28 @@ def run_demo(
     svg: Path | None = None,
 ) -> int:
     """Run the demo; return the exit code: 0 only when nothing was lost, doubled or missing."""
+    exit_on_signals()
     run_folder = folder.absolute() / f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     account = Account(time.monotonic())
-    logs = run_folder / "logs"
-    logs.mkdir(parents=True)
-    with (logs / "demo.log").open("w") as log_file, DemoScreen(headless, svg) as screen:
-        configure_logs("info", log_file)  # not the terminal, where the dashboard is drawn
+    with DemoScreen(headless, svg) as screen:
         with screen.counting("phantom slices") as on_slice:
             stage = prepare_stage(run_folder, folder.absolute(), images, n_slices, seed, on_slice)
         screen.say(f"{len(stage.stream)} slices of {stage.images} to stream; data and logs in {run_folder}")
-        result = _Demo(stage, seed, account, screen).run()
+        if not stage.labelled:
+            screen.say(LEARNT_FROM_PHANTOMS)
+        result = _run_logged(_Demo(stage, seed, account, screen), run_folder / "logs")
     Console().print(summary(result))
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(result.model_dump_json(indent=2) + "\n")
     return 1 if result.faults() else 0
+
+
+def _run_logged(demo: "_Demo", logs: Path) -> DemoResult:
+    logs.mkdir()
+    with (logs / "demo.log").open("w") as file:
+        configure_logs("info", file)  # not the terminal, where the dashboard is drawn
+        return demo.run()
 
 
 class _Demo:
@@ -250,6 +260,7 @@ class _Demo:
             audits=asked["audit"],
             labelled=len(ledger.labelled_slices()),
             retrain_requests=len(ledger.requests()),
+            gate_refusals=sum(candidate.verdict == "refused" for candidate in ledger.candidates()),
             releases=tuple(
                 ReleaseRow(version=release.version, sha256=release.sha256, gate=dict(release.gate or {}))
                 for release in releases
@@ -269,8 +280,15 @@ class _Demo:
         self._screen.say("reading the evaluation patients with the first and the last release")
         evaluation = load_slices(Path("/"), self._stage.roles.evaluation)
         releases = ledger.releases()
-        before, after = (store.get(release.files[MODEL_FILE]) for release in (releases[0], releases[-1]))
+        before, after = (self._reader(release, store) for release in (releases[0], releases[-1]))
         return compare_releases(before, after, evaluation, self._stage.evaluation_data)
+
+    def _reader(self, release: Release, store: ObjectStore) -> OnnxReader:
+        """Load a release as an edge does, with the calibration that its manifest signs."""
+        trusted = load_trusted_keys(self._folder / "keys" / "trusted", 1)
+        manifest = Manifest.model_validate_json(verify(release.envelope, trusted))
+        calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
+        return OnnxReader(store.get(release.files[MODEL_FILE]), calibration)
 
 
 def in_use(wanted: int, version: int, phase: str) -> bool:

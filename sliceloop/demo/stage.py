@@ -75,13 +75,14 @@ def prepare_stage(
         stream = tuple(_labelled_file(row) for row in roles.stream)
         stage = Stage(folder, str(images), roles, stream, f"{images}, split test", True)
     else:
+        unlabelled = tuple(_unlabelled(images, n_slices)) if images is not None else ()  # refuses before the drawing
         phantoms = _phantoms(cache, n_slices, seed, on_slice)
         roles = deal(phantoms, n_slices, seed, home=HOME)
         if images is None:
             stream = tuple(_labelled_file(row) for row in roles.stream)
             stage = Stage(folder, "phantoms", roles, stream, "phantom patients of site B, split test", True)
         else:
-            stage = Stage(folder, str(images), roles, tuple(_unlabelled(images, n_slices)), "", False)
+            stage = Stage(folder, str(images), roles, unlabelled, "", False)
     write_labels(folder / "first", stage.roles.first)
     write_labels(folder / "second", stage.roles.second)
     return stage

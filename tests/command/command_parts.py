@@ -59,8 +59,13 @@ def reading(label: Label, confidence: float = 0.8, *, uncertain: bool = False) -
     )
 
 
-def store_disagreement(ledger: Ledger, slice_id: str, number: int, source: str = "phantom-site-b") -> None:
+def store_disagreement(
+    ledger: Ledger, slice_id: str, number: int, source: str = "phantom-site-b", *, uncertain: bool = False
+) -> None:
     """Store a slice that the edge calls Normal and the second reader COVID-19."""
+    first, second = (
+        reading(label, 0.45 if uncertain else 0.8, uncertain=uncertain) for label in (Label.NORMAL, Label.COVID_19)
+    )
     said = SliceRead(
         slice_id=slice_id,
         boot_id="boot-1",
@@ -72,7 +77,7 @@ def store_disagreement(ledger: Ledger, slice_id: str, number: int, source: str =
         frame_sha256=sha256(f"frame {slice_id}"),
         image=b"\x89PNG....",
         image_sha256=sha256(slice_id),
-        reading=reading(Label.NORMAL),
+        reading=first,
     )
     ledger.store_slice(
         message_id=f"message-{slice_id}",
@@ -83,7 +88,7 @@ def store_disagreement(ledger: Ledger, slice_id: str, number: int, source: str =
         received_at=NOW,
     )
     reasons = Disagreement(kind="label", reasons=("Normal against COVID-19",))
-    ledger.add_second_reading(slice_id, reading(Label.COVID_19), reasons, NOW + timedelta(minutes=number))
+    ledger.add_second_reading(slice_id, second, reasons, NOW + timedelta(minutes=number))
 
 
 def newest_labels(url: str) -> dict[str, str]:

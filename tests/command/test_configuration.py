@@ -222,3 +222,10 @@ def test_keys_that_do_not_fit_together_are_named(config: Path, lines: str, fault
     with pytest.raises(ConfigError, match=fault) as caught:
         read_section(config, "broker", BrokerSettings)
     assert str(caught.value).startswith("broker in ")
+
+
+def test_the_example_retrains_on_old_patients_too() -> None:
+    """By hand, as the README says, a retraining learns from the first data as well, and for long enough."""
+    example = read_section(Path(__file__).parents[2] / "sliceloop.example.toml", "trainer", TrainerSettings)
+    assert example.base_data == Path("data")
+    assert (example.training.epochs, example.training.batch, example.training.learning_rate) == (40, 16, 5e-3)

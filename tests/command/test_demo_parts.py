@@ -1,22 +1,28 @@
 """What the demo decides: who plays which part, at what pace slices come, what a swap cost, whether all is well."""
 
+import io
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from protocol.labels import LABELS, Label
-from sliceloop.demo.measure import Diagnosed, swap_gap
-from sliceloop.demo.result import DemoResult, EdgeRow, ReleaseRow, Swap
+from sliceloop.demo.measure import Diagnosed, compare_releases, swap_gap
+from sliceloop.demo.result import LEARNT_FROM_PHANTOMS, DemoResult, EdgeRow, ReleaseRow, Swap, summary
 from sliceloop.demo.roles import MAX_EVALUATION_SLICES, MAX_SLICES_A_PATIENT, Roles, TooFewPatientsError, deal
 from sliceloop.demo.run import in_use
 from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, EdgeFeed, Scanner, next_interval_s
-from training.data.slices import LabelledSlice
+from training.data.slices import LabelledSlice, SliceSet
+from training.export import export_onnx
+from training.model.reader import Calibration, OnnxReader
+from training.networks import build
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -292,6 +298,13 @@ def test_each_fault_is_named(changes: dict[str, object], fault: str) -> None:
     assert any(fault in said for said in result(**changes).faults())
 
 
+def test_the_table_names_what_the_gate_refused() -> None:
+    """Of two requests of which one made a release and one was refused, the table says so."""
+    console = Console(file=io.StringIO(), width=120, record=True)
+    console.print(summary(result(retrain_requests=2, gate_refusals=1)))
+    assert "2 requested, 1 refused by the gate, 2 releases" in console.export_text()
+
+
 def test_a_release_after_the_last_slice_ends_the_demo_too() -> None:
     """An edge that swapped to the newest release reads with it, on probation as well; one still fetching does not."""
     assert in_use(3, 3, "probation")
@@ -299,3 +312,32 @@ def test_a_release_after_the_last_slice_ends_the_demo_too() -> None:
     assert not in_use(3, 2, "downloading")
     assert not in_use(3, 2, "active")
     assert not in_use(3, 3, "rolled-back")
+
+
+def test_a_demo_that_learnt_from_phantoms_says_so() -> None:
+    """Where slices without labels are streamed the summary says what taught the readers; with labels it does not."""
+    assert LEARNT_FROM_PHANTOMS in shown(result(stopped_at_review=True))
+    assert LEARNT_FROM_PHANTOMS not in shown(result())
+
+
+def shown(ended: DemoResult) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary(ended))
+    return console.export_text()
+
+
+# The comparison of two releases.
+
+
+def test_uncertain_readings_are_counted_by_each_releases_own_calibration() -> None:
+    """The same network with a high temperature is right as often and calls all uncertain, in the table too."""
+    network = export_onnx(build("baseline_cnn", 32))
+    labels = np.arange(6) % 3
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 256, 256), dtype=np.uint8)
+    evaluation = SliceSet(pixels, labels, tuple(map(str, range(6))), ("here", "there") * 3)
+    sharp, soft = (OnnxReader(network, Calibration(temperature=t)) for t in (1e-6, 1e6))
+    pair = compare_releases(soft, sharp, evaluation, "phantoms")
+    assert (pair.before.uncertain_share, pair.after.uncertain_share) == (1, 0)
+    assert (pair.by_source["here"].before.uncertain_share, pair.by_source["there"].after.uncertain_share) == (1, 0)
+    assert pair.before.balanced_accuracy == pair.after.balanced_accuracy
+    assert "100% → 0% of these readings" in shown(result(accuracy=pair))

@@ -1,13 +1,19 @@
 """The reviewer's desk in the terminal, on a ledger with real rows."""
 
 import csv
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from command_parts import NOW, newest_labels, sliceloop, store_disagreement
 
+from cloud_worker.dashboard.picture import UPPER_HALF
+from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.ledger import Ledger
+from cloud_worker.object_store import ObjectStore, S3Settings
 from protocol.labels import Label
 from sliceloop.labels import LabelInputError, export_open, import_labels, set_one
 
@@ -102,18 +108,94 @@ def test_what_cannot_be_set_ends_with_one_line(tmp_path: Path, config: Path, url
 
 
 def test_a_ledger_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    """A folder that is not there is named, with the ledger's own advice; a password in the URL is not."""
+    """A file that is no ledger is named, with the ledger's own advice; a password in the URL is not."""
     config = tmp_path / "worker.toml"
-    config.write_text('[worker]\nledger_url = "sqlite:////nowhere/ledger.sqlite"\n')
+    (tmp_path / "ledger.sqlite").write_text("this is a text, and no database")
+    config.write_text('[worker]\nledger_url = "sqlite:///ledger.sqlite"\n')
     ended = sliceloop("label", "list", "--config", config, cwd=tmp_path)
     assert ended.code == 2
-    assert "/nowhere/ledger.sqlite" in ended.err
+    assert "/ledger.sqlite" in ended.err
     assert "check that it runs, that its folder exists" in ended.err
     config.write_text('[worker]\nledger_url = "postgresql+psycopg://me:hunter2@127.0.0.1:1/db"\n')
     ended = sliceloop("history", "--config", config, cwd=tmp_path)
     assert ended.code == 2
     assert "hunter2" not in ended.out + ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("label", "list"),
+        ("label", "list", "--csv", "open.csv"),
+        ("label", "show", "aaaa"),
+        ("label", "set", "aaaa", "Normal", "--reviewer", "Dr A"),
+        ("history",),
+    ],
+)
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Without -c, or in another folder, nobody reads "0 open disagreements" from a ledger that was just made."""
+    ended = sliceloop(*arguments, cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "sliceloop: sliceloop-ledger.sqlite does not exist; did you forget -c?\n"
+    config = tmp_path / "worker.toml"
+    config.write_text('[worker]\nledger_url = "sqlite:///state/ledger.sqlite"\n')
+    ended = sliceloop(*arguments, "-c", config, cwd=tmp_path)
+    assert ended.code == 2
+    assert f"{tmp_path}/state/ledger.sqlite does not exist; {config} names it" in ended.err
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_the_list_fits_into_80_columns(tmp_path: Path) -> None:
+    """Where both readers are uncertain and the source has a long name each slice is still one line, its id whole."""
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    ids = [f"{number}cb8d5541a2f" for number in range(3)]
+    with Ledger(url) as ledger:
+        for number, slice_id in enumerate(ids, start=1):
+            store_disagreement(ledger, slice_id, number, "hospital-of-the-long-name", uncertain=True)
+    env = {"SLICELOOP_WORKER__LEDGER_URL": url, "COLUMNS": "80"}
+    lines = sliceloop("label", "list", cwd=tmp_path, env=env).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if "cb8d" in line] == ids
+    for line in lines:
+        if "cb8d" in line:
+            assert "Normal 0.45?" in line
+            assert "COVID-19 0.45?" in line
+            assert line.split()[-1] in ("min", "d")
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    """A real S3 server for the slices that are shown."""
+    with EmbeddedS3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def test_a_slice_to_be_labelled_is_shown(
+    tmp_path: Path, url: str, s3_server: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reviewer sees the slice and both readings, and gets the very PNG for a better screen."""
+    for name, value in s3_server.credentials_env().items():
+        monkeypatch.setenv(name, value)
+    png = bytes(cv2.imencode(".png", np.tile(np.arange(256, dtype=np.uint8), (256, 1)))[1])
+    store = ObjectStore(S3Settings(endpoint_url=s3_server.endpoint_url, bucket="shown"))
+    store.ensure_bucket()
+    store.put("slices/aaaa0001.png", png, "image/png")
+    config = tmp_path / "worker.toml"
+    s3 = f'[s3]\nendpoint_url = "{s3_server.endpoint_url}"\nbucket = "shown"\n'
+    config.write_text(f'[worker]\nledger_url = "{url}"\n{s3}')
+    ended = sliceloop("label", "show", "aaaa", "--image", "slice.png", "-c", config, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "slice.png").read_bytes() == png
+    for said in ("aaaa0001 from phantom-site-b", "research use only", "Normal 0.80", "COVID-19 0.80"):
+        assert said in ended.out
+    colours = {"NO_COLOR": "", "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    drawn = sliceloop("label", "show", "aaaa", "-c", config, cwd=tmp_path, env={**colours, "LINES": "24"})
+    assert drawn.code == 0, drawn.err
+    assert 8 <= len([line for line in drawn.out.splitlines() if UPPER_HALF in line]) <= 24 - 6
+    missing = sliceloop("label", "show", "bbbb", "-c", config, cwd=tmp_path)
+    assert missing.code == 2
+    assert "slices/bbbb0003.png" in missing.err
 
 
 def test_history_tells_decisions_and_releases(tmp_path: Path, config: Path, url: str) -> None:

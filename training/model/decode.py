@@ -75,8 +75,8 @@ def _decode_raster(data: bytes, max_pixels: int) -> Frame:
         raise
     except UnidentifiedImageError:
         raise NotAnImageError(f"{len(data)} bytes are neither PNG, JPEG nor DICOM; give one of these") from None
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{error}; give the slice alone") from None
+    except Image.DecompressionBombError:  # raised by Pillow before it tells the sides
+        raise ImageTooLargeError(f"the image exceeds {max_pixels:,} pixels; give the slice alone") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
         raise TruncatedImageError(f"the image is damaged or cut off ({error}); export it again") from error
 
