@@ -12,9 +12,9 @@ import torch
 import typer
 
 from sliceloop.progress import counted
-from training.checkpoint import write_atomically
 from training.data.dataset import load_split, open_dataset
 from training.data.phantom import SITES, Cohort, write_phantoms
+from training.durable import write_atomically
 from training.figures import throughput_image
 from training.provenance import code_commit, hardware
 from training.throughput import WORKERS, Course, Race, Round, Throughput, race
@@ -28,6 +28,7 @@ class BenchRequest:
     """What is measured, on which data set (None: phantoms), and where the result goes."""
 
     data: Path | None
+    patient_rule: str | None
     plan: Race
     json: Path | None
     plot: Path | None
@@ -38,7 +39,7 @@ def bench_training(request: BenchRequest) -> Throughput:
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sliceloop-bench-")))
         data = request.data.absolute() if request.data else _phantoms(work / "phantoms")
-        course = Course(data, work / "cache", work / "by-class")
+        course = Course(data, work / "cache", work / "by-class", request.patient_rule)
         n_images = _prepare(course)
         rounds, costs = race(course, request.plan, _show)
     result = _result(request.plan, n_images, rounds, costs)
@@ -59,7 +60,7 @@ def _phantoms(folder: Path) -> Path:
 
 def _prepare(course: Course) -> int:
     """Fill the cache, and link each image below its class's folder; return how many there are."""
-    dataset = open_dataset(course.data)
+    dataset = open_dataset(course.data, patient_rule=course.patient_rule)
     with counted("caching slices") as on_slice:
         load_split(dataset, "train", cache=course.cache, on_slice=on_slice)
     rows = [row for row in dataset.rows if row.split == "train"]

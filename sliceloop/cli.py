@@ -3,8 +3,9 @@
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, TextIO
 
 import typer
 
@@ -55,10 +56,29 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="SLICELOOP_CONFIG", help="TOML file with the settings.")
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", envvar="SLICELOOP_LOG_LEVEL")]
+PatientRule = Annotated[
+    str | None,
+    typer.Option(help="For class folders: a regular expression whose one group is the patient's id in a file's path."),
+]
+
+
+def _list_architectures(name: str) -> str:
+    if name == "help":
+        from training.networks import ARCHITECTURES
+
+        typer.echo("\n".join(f"{each:24}{known.description}" for each, known in ARCHITECTURES.items()))
+        raise typer.Exit
+    return name
+
+
+ArchitectureName = Annotated[
+    str, typer.Option(callback=_list_architectures, help="'help' lists them with what each of them is.")
+]
 
 
 def main() -> None:
     """Run the command; our own errors, and a path's, become one line that says what to do, others a traceback."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except ModuleNotFoundError as error:
@@ -67,7 +87,7 @@ def main() -> None:
             raise
         _die(f"{error.name} is not installed: pip install 'sliceloop[{extra}]'")
     except Exception as error:
-        if type(error).__module__.split(".")[0] in OUR_PACKAGES:
+        if _is_ours(type(error)):
             _die(str(error))
         if _is_of_a_path(error):
             _die(f"{error}; check the path, its rights and the disk's space")
@@ -120,12 +140,12 @@ def refused(config: ConfigOption = None) -> None:
     """List the files that this edge could not read, with the reason (on the box only: names may be patients')."""
     from edge_agent.outbox import Outbox
     from edge_agent.settings import EdgeSettings
+    from sliceloop.existing import existing
 
     settings = read_section(config, "edge", EdgeSettings)
-    path = settings.data_dir / "outbox.sqlite"
+    path = existing(settings.data_dir / "outbox.sqlite", config)
     with Outbox(path, max_rows=settings.max_outbox_rows, max_bytes=settings.max_outbox_bytes) as outbox:
-        for key, reason in outbox.refused():
-            typer.echo(f"{key}: {reason}")
+        typer.echo("\n".join(f"{key}: {reason}" for key, reason in outbox.refused()) or "none")
 
 
 @keys_app.command("new")
@@ -189,7 +209,7 @@ def phantom(
 def train(
     data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
     out: Annotated[Path, typer.Option(help="Folder for network, checkpoint, report and curves.")],
-    architecture: str = "squeezenet1_1",
+    architecture: ArchitectureName = "squeezenet1_1",
     input_px: Annotated[
         int, typer.Option(min=32, max=256, help="The network reduces its 256x256 input to this.")
     ] = 256,
@@ -204,9 +224,7 @@ def train(
         int | None, typer.Option(min=3, help="Learn from so many patients only, drawn by seed.")
     ] = None,
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
-    patient_rule: Annotated[
-        str | None, typer.Option(help="Regular expression for the patient in a file's path.")
-    ] = None,
+    patient_rule: PatientRule = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch: Annotated[int, typer.Option(min=2)] = 32,
@@ -274,20 +292,22 @@ def quantize(
     data: Annotated[Path, typer.Argument(help="Data set: calibrated on its train split, judged on its val split.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle with the int8 network.")],
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
-    patient_rule: Annotated[
-        str | None, typer.Option(help="Regular expression for the patient in a file's path.")
-    ] = None,
+    patient_rule: PatientRule = None,
+    allow_leak: Annotated[
+        bool, typer.Option(help="Go on where a patient is on two sides, or taught the network; marks all outputs.")
+    ] = False,
 ) -> None:
     """Make a bundle's network int8: smaller and faster; refused where balanced accuracy falls by more than a point."""
     from sliceloop.quantize_run import quantize_bundle
 
-    quantize_bundle(bundle, data, out, cache, patient_rule)
+    quantize_bundle(bundle, data, out, cache, patient_rule, allow_leak=allow_leak)
 
 
 @bench_app.command("training")
 def bench_training(
     data: Annotated[Path | None, typer.Argument(help="Use this data set's train split instead of phantoms.")] = None,
-    architecture: str = "squeezenet1_1",
+    patient_rule: PatientRule = None,
+    architecture: ArchitectureName = "squeezenet1_1",
     input_px: Annotated[int, typer.Option(min=32, max=256)] = 224,
     batch: Annotated[int, typer.Option(min=2)] = 32,
     threads: Annotated[int, typer.Option(min=1)] = 2,
@@ -301,7 +321,7 @@ def bench_training(
     from training.throughput import WARMUP_STEPS, Race
 
     plan = Race(architecture, input_px, batch, threads, steps, WARMUP_STEPS, rounds)
-    bench_training(BenchRequest(data, plan, json, plot))
+    bench_training(BenchRequest(data, patient_rule, plan, json, plot))
 
 
 @app.command()
@@ -312,7 +332,7 @@ def explore(
     together: Annotated[
         list[str] | None, typer.Option(help="NAME=SOURCE,SOURCE: sources that are one origin; may be repeated.")
     ] = None,
-    patient_rule: Annotated[str | None, typer.Option(help="Regular expression: the patient in a file's path.")] = None,
+    patient_rule: PatientRule = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     seed: int = 0,
 ) -> None:
@@ -332,14 +352,19 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Of a weights file; a bundle knows its own.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Of a weights file; a bundle and a checkpoint know their own.")
+    ] = None,
     input_px: Annotated[
-        int, typer.Option(min=32, max=256, help="Of a weights file: the side that it learnt at.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=32, max=256, help="Of a weights file: the side that it learnt at; default: a checkpoint's own, or 256."
+        ),
+    ] = None,
     weights_labels: Annotated[
         str | None, typer.Option(help='Of a weights file: its classes in order, as "COVID-19,Normal,Pneumonia".')
     ] = None,
-    patient_rule: Annotated[str | None, typer.Option(help="Regular expression: the patient in a file's path.")] = None,
+    patient_rule: PatientRule = None,
     name: Annotated[str | None, typer.Option(help="How tables and plots call it; default: the folder's name.")] = None,
     allow_leak: Annotated[
         bool, typer.Option(help="Go on where patients of the training are judged; marks all outputs.")
@@ -379,12 +404,6 @@ def compare(
     compare_models(tuple(evaluations), out, against, stop_on_signals())
 
 
-PatientRule = Annotated[
-    str | None,
-    typer.Option(help="For class folders: a regular expression whose one group is the patient's id in a file's path."),
-]
-
-
 @data_app.command("check")
 def data_check(
     data: Annotated[Path, typer.Argument(help="A labels.csv's folder, a COVIDx CT folder, or a folder of classes.")],
@@ -414,14 +433,17 @@ def data_cache(
 def curve(
     data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
     out: Annotated[Path, typer.Option(help="Folder for curve.csv, .json, .md and .png, and the points so far.")],
-    budgets: Annotated[str, typer.Option(help="Patients to learn from, and 'all'.")] = "10,30,100,all",
+    budgets: Annotated[
+        str, typer.Option(help="Patients to learn from, and 'all'; too many are left out.")
+    ] = "10,30,100,all",
     repeats: Annotated[int, typer.Option(min=1, help="Draws of patients for each budget.")] = 5,
     mode: Annotated[Literal["finetune", "head"], typer.Option(help="head: the last layer alone, in seconds.")] = "head",
-    architecture: str = "squeezenet1_1",
+    architecture: ArchitectureName = "squeezenet1_1",
     weights: Annotated[str, typer.Option(help="To start from: none, imagenet, or a file.")] = "none",
     input_px: Annotated[int, typer.Option(min=32, max=256)] = 128,
     split: Annotated[Literal["val", "test"], typer.Option(help="Where it is judged.")] = "val",
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    patient_rule: PatientRule = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices and features.")] = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class-source",
@@ -437,7 +459,9 @@ def curve(
 
     excluded = tuple(exclude_source or ())
     settings = TrainSettings(balanced=balanced, epochs=epochs, threads=threads, seed=seed)
-    request = Request(data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak)
+    request = Request(
+        data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak, patient_rule
+    )
     plan = CurvePlan(parse_budgets(budgets), repeats, split, seed, excluded)
     draw_learning_curve(request, plan, stop_on_signals())
 
@@ -445,13 +469,14 @@ def curve(
 @app.command()
 def sources(
     data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
-    out: Annotated[Path, typer.Option(help="Folder for sources.csv, .md and .png, and the results so far.")],
+    out: Annotated[Path, typer.Option(help="Folder for sources.csv, .json, .md and .png, and the results so far.")],
     mode: Annotated[Literal["finetune", "head"], typer.Option(help="head: the last layer alone, in seconds.")] = "head",
-    architecture: str = "squeezenet1_1",
+    architecture: ArchitectureName = "squeezenet1_1",
     weights: Annotated[str, typer.Option(help="To start from: none, imagenet, or a file.")] = "none",
     input_px: Annotated[int, typer.Option(min=32, max=256)] = 128,
     split: Annotated[Literal["val", "test"], typer.Option(help="Where unseen and seen are compared.")] = "val",
     exclude_source: Annotated[list[str] | None, typer.Option(help="Never use a source; may be repeated.")] = None,
+    patient_rule: PatientRule = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices and features.")] = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class-source",
@@ -467,14 +492,16 @@ def sources(
 
     excluded = tuple(exclude_source or ())
     settings = TrainSettings(balanced=balanced, epochs=epochs, threads=threads, seed=seed)
-    request = Request(data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak)
+    request = Request(
+        data, out, architecture, input_px, weights, mode, split, settings, cache, excluded, allow_leak, patient_rule
+    )
     leave_sources_out(request, SourcesPlan(split, seed, excluded), stop_on_signals())
 
 
 @app.command()
 def tune(
     data: Annotated[Path, typer.Argument(help="A labels.csv's folder, COVIDx CT, or a folder for each class.")],
-    out: Annotated[Path, typer.Option(help="Folder for tune.csv, .md and .png, and the combinations so far.")],
+    out: Annotated[Path, typer.Option(help="Folder for tune.csv, .json, .md and .png, and the combinations so far.")],
     method: Annotated[
         Literal["grid", "halving"], typer.Option(help="halving stops the worse half at 1, 2, 4, ... epochs.")
     ] = "grid",
@@ -482,6 +509,7 @@ def tune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each combination; default 2, halving 8.")] = None,
     batch: Annotated[int, typer.Option(min=2)] = 32,
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
+    patient_rule: PatientRule = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded slices.")] = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
     balanced: Annotated[Literal["none", "class", "class-source"], typer.Option()] = "class",
@@ -504,7 +532,18 @@ def tune(
     )
     excluded = tuple(exclude_source or ())
     request = Request(
-        data, out, "baseline_cnn", input_px, "none", "finetune", "val", settings, cache, excluded, allow_leak
+        data,
+        out,
+        "baseline_cnn",
+        input_px,
+        "none",
+        "finetune",
+        "val",
+        settings,
+        cache,
+        excluded,
+        allow_leak,
+        patient_rule,
     )
     tune_folder(request, method, stop_on_signals())
 
@@ -539,6 +578,20 @@ def label_list(
         typer.echo(f"{export_open(url, csv)} open disagreements in {csv}")
     else:
         show_open(url, limit)
+
+
+@label_app.command("show")
+def label_show(
+    slice_id: Annotated[str, typer.Argument(help="The slice's id, or its beginning.")],
+    image: Annotated[Path | None, typer.Option(help="Write the slice's PNG here.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Draw a slice in the terminal, with both readings and what was said of it."""
+    from cloud_worker.object_store import ObjectStore, S3Settings
+    from sliceloop.labels import show_slice
+
+    store = ObjectStore(read_section(config, "s3", S3Settings))
+    show_slice(_ledger_url(config), store, slice_id, image)
 
 
 @label_app.command("set")
@@ -615,8 +668,27 @@ def _broker(config: Path | None) -> BrokerSettings:
 
 def _ledger_url(config: Path | None) -> str:
     from cloud_worker.settings import WorkerSettings
+    from sliceloop.existing import existing_ledger
 
-    return read_section(config, "worker", WorkerSettings).ledger_url
+    return existing_ledger(read_section(config, "worker", WorkerSettings).ledger_url, config)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning of ours in one plain line, without the place in the code; others as Python does."""
+    ours = _is_ours(category)
+    text = f"sliceloop: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in OUR_PACKAGES
 
 
 def _is_of_a_path(error: Exception) -> bool:

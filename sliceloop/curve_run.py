@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import typer
-from pydantic import TypeAdapter
 
-from sliceloop.pooled import Request, leak_mark, open_for, pool_and_learner, stopped, write_plot, write_text
+from sliceloop.pooled import Begin, Request, begin, open_for, pool_and_learner, stopped, write_plot, write_text
+from sliceloop.search_story import Story, as_json, footer, in_words, tell_story
 from training.curve_plots import draw_curve
 from training.data.cache import CachingStoppedError
 from training.head import head_epoch_seconds
-from training.judging.page import table
+from training.judging.page import shown, table
 from training.judging.unseen import LeakMark
 from training.kept import KeptResults, run_identity
 from training.learning_curve import ALL, Curve, CurveBudget, CurvePlan, CurvePoint, learning_curve
-from training.pool import HeadLearner
+from training.pool import HeadLearner, Pool
 from training.train import TrainingStoppedError
 
 POINTS_FOLDER = "points"
@@ -40,16 +40,30 @@ def parse_budgets(text: str) -> tuple[str, ...]:
 def draw_learning_curve(request: Request, plan: CurvePlan, stop: threading.Event) -> None:
     """Learn from each budget, judge, and write curve.csv, .json, .md and .png; goes on where it was stopped."""
     dataset = open_for(request)
+    start = begin(request, dataset, ("val", plan.split))
     splits = tuple(dict.fromkeys(("train", "val", plan.split)))
     try:
-        pool, learner, story = pool_and_learner(request, dataset, splits, stop)
-        kept = KeptResults(request.out / POINTS_FOLDER).open(run_identity("curve", story))
+        pool, learner, identity = pool_and_learner(request, dataset, splits, stop)
+        kept = KeptResults(request.out / POINTS_FOLDER).open(run_identity("curve", identity))
+        plan = _affordable(plan, pool)
         curve = learning_curve(pool, learner, plan, kept, on_point=_tell, stop=stop)
     except (TrainingStoppedError, CachingStoppedError):
         raise stopped() from None
     speed = _speed(learner, request) if isinstance(learner, HeadLearner) else ""
-    _write(request, plan, curve, leak_mark(dataset), speed)
+    parts = pool.parts(plan.without_sources)
+    story = tell_story(request, learner.settings, parts, start)
+    _write(request, plan, curve, start, story, (in_words(request, parts, start), speed))
     typer.echo(f"{speed}\ncurve.csv, curve.json, curve.md and curve.png in {request.out}".strip())
+
+
+def _affordable(plan: CurvePlan, pool: Pool) -> CurvePlan:
+    """Leave out, saying so, budgets of more patients than there are, where another one stays."""
+    there = len(set(pool.parts(plan.without_sources)["train"].patients))
+    kept = tuple(name for name in plan.budgets if name == ALL or int(name) <= there)
+    too_large = [name for name in plan.budgets if name not in kept]
+    if too_large and kept:
+        typer.echo(f"budget {', '.join(too_large)} left out: there are {there} patients to learn from")
+    return replace(plan, budgets=kept or plan.budgets)
 
 
 def _tell(point: CurvePoint, total: int) -> None:
@@ -67,12 +81,12 @@ def _speed(learner: HeadLearner, request: Request) -> str:
     return f"an epoch over {len(timed)} cached features: {epoch_s:.4f} s; the whole fit: {fit_s:.1f} s"
 
 
-def _write(request: Request, plan: CurvePlan, curve: Curve, leak: LeakMark, speed: str) -> None:
+def _write(request: Request, plan: CurvePlan, curve: Curve, start: Begin, story: Story, said: tuple[str, str]) -> None:
     what = f"{request.architecture}, {request.input_px} px, {request.mode}; judged on {plan.split}"
-    out = request.out
+    out, leak = request.out, start.leak
     write_text(out / "curve.csv", _csv(curve, leak), leak)
-    write_text(out / "curve.json", _json(request, plan, curve, leak), leak)
-    write_text(out / "curve.md", _page(what, plan, curve, speed), leak)
+    write_text(out / "curve.json", _json(story, curve), leak)
+    write_text(out / "curve.md", _page(what, plan, curve, story, *said), leak)
     write_plot(out / "curve.png", draw_curve(curve, f"Learning curve: {what}"), leak)
 
 
@@ -92,43 +106,39 @@ def _csv(curve: Curve, leak: LeakMark) -> str:
     return text.getvalue()
 
 
-def _json(request: Request, plan: CurvePlan, curve: Curve, leak: LeakMark) -> str:
-    story = {
-        "architecture": request.architecture,
-        "input_px": request.input_px,
-        "mode": request.mode,
-        "split": plan.split,
-        "seed": plan.seed,
-        "excluded_sources": plan.without_sources,
-        "settings": request.settings.model_dump(mode="json"),
-        "leak": leak.model_dump(mode="json"),
-        "budgets": [budget.model_dump(mode="json") for budget in curve.budgets],
-        "points": [point.model_dump(mode="json", exclude={"answers"}) for point in curve.points],
-    }
-    return TypeAdapter(dict[str, object]).dump_json(story, indent=1).decode()
+def _json(story: Story, curve: Curve) -> str:
+    return as_json(
+        story,
+        budgets=[budget.model_dump(mode="json") for budget in curve.budgets],
+        points=[point.model_dump(mode="json", exclude={"answers"}) for point in curve.points],
+    )
 
 
-def _page(what: str, plan: CurvePlan, curve: Curve, speed: str) -> str:
+def _page(what: str, plan: CurvePlan, curve: Curve, story: Story, words: str, speed: str) -> str:
     judged = curve.points[0].evaluation
-    left_out = f" Left out: {', '.join(plan.without_sources)}." if plan.without_sources else ""
     parts = [
         "# Learning curve by patients",
-        f"{what}: {judged.n_slices} slices of {judged.n_patients} patients.{left_out} A repeat draws patients anew "
+        f"{what}: {judged.n_slices} slices of {judged.n_patients} patients. A repeat draws patients anew "
         f"(seeds from {plan.seed}); its larger budget holds its smaller one. The interval is over the judged patients, "
         "the spread (standard deviation) over the repeats. What is chosen on validation is chosen on the whole "
         "validation split, whatever the budget"
         + (": figures on validation are therefore a little too good." if plan.split == "val" else "."),
+        words,
         table(
             ("patients", "repeats", "balanced accuracy", "spread", "lowest", "highest"),
             [_cells(budget) for budget in curve.budgets],
         ),
-        "Inside each source, balanced accuracy over its classes, mean of the repeats:",
+        "Inside each source, balanced accuracy over its classes, mean of the repeats; n is judged patients:",
         table(
-            ("patients", *curve.budgets[0].by_source),
-            [(b.n_patients, *(f"{value:.3f}" for value in b.by_source.values())) for b in curve.budgets],
+            ("patients", *(f"{name} (n {one.n_patients})" for name, one in curve.budgets[0].by_source.items())),
+            [
+                (b.n_patients, *(shown(one.balanced_accuracy, one.fewest_patients) for one in b.by_source.values()))
+                for b in curve.budgets
+            ],
         ),
         speed,
         "![learning curve](curve.png)",
+        footer(story),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

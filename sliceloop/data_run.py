@@ -20,6 +20,7 @@ from training.data.check import Copy, Count, Findings, Several, check_dataset
 from training.data.dataset import DataSet, open_dataset
 from training.data.duplicates import MAX_BITS, MIN_CORRELATION
 from training.data.labelled import SPLITS, TwoLabelsWarning
+from training.durable import write_atomically
 
 EXIT_FOUND, EXIT_STOPPED = 1, 130
 _SHOWN = 20
@@ -29,7 +30,7 @@ _SHOWN = 20
 def check_data(
     data: Path, patient_rule: str | None, json_file: Path | None, cache: Path | None, stop: threading.Event
 ) -> int:
-    """Check the data set and print what was found; return the exit code: 1 for a leak, a copy or an unreadable file."""
+    """Check the data set and print what was found; return the exit code: 1 for what makes it unusable."""
     dataset = _open(data, patient_rule)
     try:
         with ExitStack() as stack:
@@ -41,8 +42,7 @@ def check_data(
         typer.echo(str(error))
         return EXIT_STOPPED
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(asdict(findings), indent=1))
+        write_atomically(json_file, json.dumps(asdict(findings), indent=1).encode())
     _show(findings, Console())
     return 0 if findings.is_clean else EXIT_FOUND
 
@@ -108,7 +108,7 @@ def _total(counts: Sequence[Count], label: str, split: str) -> str:
 
 def _lacking(findings: Findings) -> Iterator[str]:
     if findings.one_class:
-        yield "all slices are of one class: nothing can be learned from them"
+        yield f"all slices are {findings.counts[0].label}: nothing can be learnt from one class alone"
     elif findings.missing:
         yield "no slice of " + ", ".join(f"{one.label} in {one.split}" for one in findings.missing)
 

@@ -13,13 +13,14 @@ from training.data.cache import CachingStoppedError
 from training.data.dataset import DataSet, load_split, open_dataset
 from training.data.labelled import SPLITS
 from training.data.slices import SliceSet
+from training.durable import write_atomically
 from training.explore.explore import Question, check_sources, explore
 from training.explore.findings import Findings
 from training.explore.plots import draw_all
 from training.explore.report import HTML_FILE, REPORT_FILE, RESULTS_FILE, as_html, report_text
 from training.explore.shortcuts import Row
 from training.explore.verdicts import verdict
-from training.judging.durable import write_atomically
+from training.figures import LEAKED_TEXT
 
 EXIT_STOPPED = 130
 
@@ -98,7 +99,7 @@ def _read(dataset: DataSet, cache: Path | None, stop: threading.Event) -> tuple[
                     dataset,
                     split,
                     cache=cache,
-                    on_slice=_stoppable(on_slice, stop),
+                    on_slice=on_slice,
                     on_unreadable=lambda _, error: faults.append(str(error)),
                     stop=stop,
                 )
@@ -137,6 +138,8 @@ def _verdict(findings: Findings, row: Row) -> str:
 
 
 def _summarise(findings: Findings, out: Path) -> None:
+    if findings.story.leaked_patients:
+        typer.echo(LEAKED_TEXT.format(findings.story.leaked_patients))
     for row in findings.audit.rows:
         typer.echo(f"{row.target}, {row.population} (chance {row.chance:.2f}): {_verdict(findings, row)}")
     for sentence in findings.audit.left_out:

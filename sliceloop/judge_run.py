@@ -7,14 +7,15 @@ from pathlib import Path
 
 import typer
 
+from protocol.labels import LABELS
 from sliceloop.progress import counted
 from training.data.cache import CachingStoppedError
 from training.data.dataset import DataSet, load_split, open_dataset
+from training.durable import write_atomically
 from training.judging.comparison import COMPARISON_FILE, Comparison, compare, open_evaluations, reference_of
 from training.judging.comparison_page import COMPARISON_PAGE, comparison_page
 from training.judging.comparison_plots import draw_comparison
 from training.judging.cost import TimingStoppedError, time_in_turns
-from training.judging.durable import write_atomically
 from training.judging.evaluation import Circumstances, write_evaluation
 from training.judging.figures import RESAMPLES
 from training.judging.page import as_text
@@ -25,10 +26,6 @@ from training.judging.unseen import check_unseen
 
 _STOPPED = 130
 """The exit code of a process that an interrupt ended, as shells have it."""
-
-
-class UnknownSourceError(ValueError):
-    """A source to leave out that the data set does not have."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class EvaluateRequest:
     cache: Path | None
     exclude_sources: tuple[str, ...]
     architecture: str | None
-    input_px: int
+    input_px: int | None
     weights_labels: str | None
     patient_rule: str | None
     name: str | None
@@ -56,7 +53,7 @@ def evaluate_model(request: EvaluateRequest, stop: threading.Event) -> None:
     subject = open_subject(
         request.model, request.out, request.architecture, request.input_px, request.weights_labels, request.name
     )
-    leak = check_unseen(dataset, request.split, subject.report, allow_leak=request.allow_leak)
+    leak = check_unseen(dataset, request.split, subject.learnt, allow_leak=request.allow_leak)
     try:
         with counted(f"decoding {request.split} slices") as on_slice:
             slices = load_split(dataset, request.split, cache=request.cache, on_slice=on_slice, stop=stop)
@@ -91,10 +88,6 @@ def compare_models(folders: tuple[Path, ...], out: Path, against: str, stop: thr
 
 def _dataset(request: EvaluateRequest) -> DataSet:
     dataset = open_dataset(request.data, allow_leak=request.allow_leak, patient_rule=request.patient_rule)
-    known = sorted({row.source for row in dataset.rows})
-    unknown = [source for source in request.exclude_sources if source not in known]
-    if unknown:
-        raise UnknownSourceError(f"no source {', '.join(unknown)} to leave out; there are {', '.join(known)}")
     return dataset.without_sources(request.exclude_sources)
 
 
@@ -114,6 +107,11 @@ def _summarise(record: Record, out: Path) -> None:
     if record.leaked:
         typer.echo(record.leak.sentence())
     slices, patients = record.by_slice.evaluation, record.by_patient.evaluation
+    absent = [label for label in LABELS if label not in record.by_slice.report.by_class]
+    if absent:
+        typer.echo(
+            f"no slice of {', '.join(absent)} in {record.data.split}: all figures are over the other classes alone"
+        )
     typer.echo(as_text(record.by_slice.report))
     typer.echo(
         f"\n{record.model.name}: balanced accuracy {slices.balanced_accuracy} by slice (n {slices.n_slices}), "

@@ -12,25 +12,22 @@ import typer
 from matplotlib.figure import Figure
 
 from sliceloop.progress import counted
-from training.checkpoint import pack, write_atomically
+from training.checkpoint import pack
 from training.data.dataset import DataSet, load_split, open_dataset
-from training.data.slices import SliceSet
+from training.data.slices import LabelledSlice, SliceSet
+from training.durable import write_atomically
 from training.head import FeatureSet, feature_set
 from training.judging.canvas import save
 from training.judging.unseen import LeakMark
 from training.networks import ARCHITECTURES, Network
 from training.plan import TrainSettings
 from training.pool import FineTuneLearner, HeadLearner, Learner, Pool
-from training.weights import NONE, load_network
+from training.weights import NONE, StartWeights, load_network, refuse_untrained_body, start_weights
 
 FEATURES_FOLDER = "features"
 STOPPED = 130
 """The exit code of a process that an interrupt ended, as shells have it."""
 Mode = Literal["finetune", "head"]
-
-
-class UnknownSourceError(ValueError):
-    """A source to leave out that the data set does not have."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,61 @@ class Request:
     cache: Path | None = None
     exclude_sources: tuple[str, ...] = ()
     allow_leak: bool = False
+    patient_rule: str | None = None
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The weights that every network of the search starts from, and the mark of what they and the data set leak."""
+
+    weights: StartWeights
+    leak: LeakMark
+    note: str
+    """Names the weights, for a page."""
+
+
+def begin(request: Request, dataset: DataSet, judged_splits: Sequence[str]) -> Begin:
+    """Look at the start weights before anything is learnt, and hold their patients against those judged.
+
+    Raises `UntrainedBodyError`, a `LeakError` unless it is allowed, and what reading weights raises.
+    """
+    if request.mode == "head":
+        refuse_untrained_body(request.weights)
+    start = start_weights(request.weights, request.architecture)
+    rows = [row for row in dataset.rows if row.source not in request.exclude_sources]
+    judged = {row.patient_id for row in rows if row.split in judged_splits}
+    if not request.allow_leak:
+        start.refuse_judging(judged)
+    leak = _with_start(leak_mark(dataset), start, len(start.taught_by(judged)))
+    if leak.leaked:
+        typer.echo(leak.sentence())
+    return Begin(start, leak, _start_note(start, rows))
+
+
+def _with_start(leak: LeakMark, start: StartWeights, seen: int) -> LeakMark:
+    reasons = [*leak.reasons]
+    if start.leaked_patients:
+        reasons.append(f"the start weights learnt with {start.leaked_patients} patient(s) on two sides of their split")
+    if seen:
+        reasons.append(f"{seen} judged patient(s) taught the start weights")
+    checked = f"{leak.checked}; those judged held against {len(start.patient_keys)} that taught the start weights"
+    return LeakMark(reasons=tuple(reasons), checked=checked)
+
+
+def _start_note(start: StartWeights, rows: Sequence[LabelledSlice]) -> str:
+    if start.name == NONE:
+        return "Start weights: none, every network begins at random."
+    note = f"Start weights: {start.name}"
+    if start.patient_keys:
+        here = len(start.taught_by(row.patient_id for row in rows))
+        note += f", which learnt from {len(start.patient_keys)} patients, {here} of them in this data set"
+    return f"{note}." if start.patients_known else f"{note}; whom they learnt from is not fully known."
 
 
 def open_for(request: Request) -> DataSet:
-    """Open the data set; raises what reading raises, a `LeakError` among it, and `UnknownSourceError`."""
-    dataset = open_dataset(request.data, allow_leak=request.allow_leak)
-    sources = sorted({row.source for row in dataset.rows})
-    unknown = [source for source in request.exclude_sources if source not in sources]
-    if unknown:
-        raise UnknownSourceError(f"no source {', '.join(unknown)} to leave out; there are {', '.join(sources)}")
+    """Open the data set, whole; raises what reading and leaving out sources raise, a `LeakError` among it."""
+    dataset = open_dataset(request.data, allow_leak=request.allow_leak, patient_rule=request.patient_rule)
+    dataset.without_sources(request.exclude_sources)
     return dataset
 
 

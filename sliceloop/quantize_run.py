@@ -9,14 +9,18 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from protocol.labels import LABELS
 from sliceloop.progress import counted
-from training.bundle import Bundle, BundleError, Report, read_bundle, write_bundle
+from training.bundle import Bundle, BundleError, Report, patient_keys, read_bundle, write_bundle
 from training.checkpoint import loads
+from training.data.check import missing_classes
 from training.data.dataset import DataSet, load_split, open_dataset
-from training.data.slices import LabelledSlice, Pixels, SliceSet
+from training.data.slices import LabelledSlice, LeakError, Pixels, SliceSet
 from training.evaluate import evaluate
 from training.export import check_parity, fit_temperature
+from training.figures import LEAKED_TEXT
 from training.judging.cost import processor, time_in_turns
+from training.judging.unseen import TRAINED_ON
 from training.model.reader import Calibration, OnnxReader
 from training.quantize import Agreement, agreement, calibration_rows, quantize, refuse_fall, refuse_quantized
 
@@ -25,20 +29,38 @@ _PARITY_SLICES = 16
 
 
 class MissingSplitError(ValueError):
-    """The data set has no slices to calibrate on, or none to judge by."""
+    """The data set has no slices to calibrate on, or none of a class to judge by."""
 
 
-def quantize_bundle(folder: Path, data: Path, out: Path, cache: Path | None, patient_rule: str | None = None) -> None:
+def quantize_bundle(
+    folder: Path,
+    data: Path,
+    out: Path,
+    cache: Path | None,
+    patient_rule: str | None = None,
+    *,
+    allow_leak: bool = False,
+) -> None:
     """Write a bundle whose model.onnx is int8, and say what it costs and saves.
 
-    Only sources that the network learnt from are used, where the data set has them. Raises `AccuracyFallError`, and
-    what reading the bundle and the data set raises; then nothing is written.
+    Only sources that the network learnt from are used, where the data set has them. Raises `AccuracyFallError`, a
+    `LeakError` unless it is allowed, and what reading the bundle and the data set raises; then nothing is written.
     """
     if out.resolve() == folder.resolve():
         raise BundleError(f"{out} is the bundle itself: give --out another folder, so that the float network stays")
     bundle = read_bundle(folder)
     refuse_quantized(bundle.model)
-    dataset = _of_known_sources(open_dataset(data, patient_rule=patient_rule), bundle.report.train_sources)
+    opened = open_dataset(data, allow_leak=allow_leak, patient_rule=patient_rule)
+    dataset = _of_known_sources(opened, bundle.report.train_sources)
+    leaked = _leaked_patients(bundle.report, dataset, allow_leak=allow_leak)
+    if leaked:
+        typer.echo(LEAKED_TEXT.format(leaked))
+    absent = [one.label for one in missing_classes(dataset.rows) if one.split == "val"]
+    if 0 < len(absent) < len(LABELS):
+        raise MissingSplitError(
+            f"{dataset.folder} has no val slice of {', '.join(absent)}: whether int8 misses them cannot be told; "
+            "add patients with it there"
+        )
     calibration = _split(_with_rows(dataset, calibration_rows(_rows(dataset, "train"))), "train", cache)
     validation = _split(dataset, "val", cache)
     float_difference = _float_parity(bundle, validation.pixels)
@@ -52,6 +74,7 @@ def quantize_bundle(folder: Path, data: Path, out: Path, cache: Path | None, pat
     typer.echo(f"int8 against float32: {alike}")
     refuse_fall(before, after, validation.labels)
     report = _report(bundle, len(calibration), alike, after, validation)
+    report = report.model_copy(update={"leaked_patients": leaked, "parity_difference": float_difference})
     write_bundle(out, Bundle(model, bundle.checkpoint, report))
     _summarise(bundle, Bundle(model, bundle.checkpoint, report), before, validation, out)
 
@@ -60,6 +83,15 @@ def _of_known_sources(dataset: DataSet, known: Sequence[str]) -> DataSet:
     """Leave out sources that the network never saw; all stay where none is known (another data set)."""
     rows = [row for row in dataset.rows if row.source in known]
     return _with_rows(dataset, rows) if rows else dataset
+
+
+def _leaked_patients(report: Report, dataset: DataSet, *, allow_leak: bool) -> int:
+    """Count the leak of the network's training and of this data set; raises `LeakError` unless it is allowed."""
+    known = set(report.train_patient_keys)
+    seen = {row.patient_id for row in _rows(dataset, "val") if known.intersection(patient_keys([row.patient_id]))}
+    if seen and not allow_leak:
+        raise LeakError(seen, TRAINED_ON)
+    return max(report.leaked_patients, len(seen.union(dataset.leaked)))
 
 
 def _with_rows(dataset: DataSet, rows: Sequence[LabelledSlice]) -> DataSet:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import typer
 from pydantic import ValidationError
@@ -16,30 +17,30 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from protocol.labels import LABELS
 from sliceloop.progress import counted
 from training.bundle import Bundle, write_bundle
-from training.checkpoint import story, write_atomically
+from training.checkpoint import story
 from training.data.cache import CachingStoppedError
+from training.data.check import missing_classes
 from training.data.dataset import DataSet, load_split, open_dataset
-from training.data.slices import LeakError, SliceSet
+from training.data.slices import SliceSet
+from training.durable import write_atomically
+from training.export import is_at_bound
 from training.figures import LEAKED_TEXT, curves_png
-from training.learn import bundle_of
+from training.learn import PARITY_SLICES, bundle_of
 from training.networks import ARCHITECTURES, Network
 from training.parallel import Team, TeamError, joined
 from training.plan import Progress, Step, TrainSettings
 from training.sampling import budget
 from training.train import Trained, TrainingStoppedError, train
-from training.weights import NONE, load_network
+from training.weights import NONE, load_network, refuse_untrained_body, start_weights
 
 EPOCHS_FOLDER, FEATURES_FOLDER = "epochs", "features"
 STORY_FILE, CURVES_FILE = "checkpoint.json", "curves.png"
-_STOPPED = 130
-"""The exit code of a process that an interrupt ended, as shells have it."""
+_REFUSED, _STOPPED = 2, 130
+"""Exit codes: of what `sliceloop` refuses, and of a process that an interrupt ended, as shells have it."""
 Mode = Literal["finetune", "head"]
-
-
-class UnknownSourceError(ValueError):
-    """A source to leave out that the data set does not have."""
 
 
 class BadSettingError(ValueError):
@@ -84,12 +85,24 @@ def train_folder(request: TrainRequest, settings: TrainSettings, stop: threading
             if team.leads:
                 typer.echo(str(error))
             raise typer.Exit(_STOPPED) from None
+        except ValueError:  # what is refused, every process refuses: the first one says it
+            if team.leads:
+                raise
+            raise typer.Exit(_REFUSED) from None
 
 
 def _train(request: TrainRequest, settings: TrainSettings, stop: threading.Event, team: Team) -> None:
     torch.manual_seed(settings.seed)  # the new weights are part of the run, and of its resumption
+    if request.mode == "head":
+        refuse_untrained_body(request.weights)
     network = load_network(request.weights, request.architecture, request.input_px)
+    start = start_weights(request.weights, request.architecture)
     dataset = _dataset(request)
+    absent = [one.label for one in missing_classes(dataset.rows) if one.split == "test"]
+    if absent and team.leads:
+        typer.echo(f"test has no slice of {', '.join(absent)}: `sliceloop evaluate` cannot judge by it")
+    if not request.allow_leak:
+        start.refuse_judging(row.patient_id for row in dataset.rows if row.split == "val")
     train_slices, validation = (_split(dataset, split, request, stop, team) for split in ("train", "val"))
     if request.patients is not None:
         train_slices = budget(train_slices, request.patients, settings.seed)
@@ -97,7 +110,9 @@ def _train(request: TrainRequest, settings: TrainSettings, stop: threading.Event
     trained = _trained(request, network, train_slices, validation, settings, stop, team)
     if team.leads:
         leaked = dataset.leaked
-        bundle = bundle_of(trained, train_slices, validation, settings, started_s, leaked=leaked, team=team)
+        bundle = bundle_of(
+            trained, train_slices, validation, settings, started_s, leaked=leaked, start=start, team=team
+        )
         if request.mode == "finetune":  # a head's history is of strengths, not of epochs
             _draw(request.out, bundle)
         _write(request.out, bundle)
@@ -113,14 +128,7 @@ def _with_rate(request: TrainRequest, settings: TrainSettings) -> TrainSettings:
 
 
 def _dataset(request: TrainRequest) -> DataSet:
-    try:
-        dataset = open_dataset(request.data, allow_leak=request.allow_leak, patient_rule=request.patient_rule)
-    except LeakError as error:
-        raise LeakError(error.patients, f"{request.data}; to reproduce a leaked result, --allow-leak") from None
-    sources = sorted({row.source for row in dataset.rows})
-    unknown = [source for source in request.exclude_sources if source not in sources]
-    if unknown:
-        raise UnknownSourceError(f"no source {', '.join(unknown)} to leave out; there are {', '.join(sources)}")
+    dataset = open_dataset(request.data, allow_leak=request.allow_leak, patient_rule=request.patient_rule)
     return dataset.without_sources(request.exclude_sources)
 
 
@@ -246,8 +254,13 @@ def _summarise(bundle: Bundle, out: Path) -> None:
     report, judged = bundle.report, bundle.report.validation
     if report.leaked_patients:
         typer.echo(LEAKED_TEXT.format(report.leaked_patients))
+    answered = [label for label, times in zip(LABELS, np.sum(judged.confusion, axis=0), strict=True) if times]
+    if len(answered) == 1:
+        typer.echo(f"every validation slice is read as {answered[0]}: the network tells no class from another")
+    bound = " (at its bound: the probabilities mean little)" if is_at_bound(report.temperature) else ""
     typer.echo(
         f"{report.architecture}: balanced accuracy {judged.balanced_accuracy} on {judged.n_patients} "
-        f"validation patients ({judged.n_slices} slices); temperature {report.temperature:.2f}; "
+        f"validation patients ({judged.n_slices} slices); temperature {report.temperature:.2f}{bound}; ONNX and torch "
+        f"differ by up to {report.parity_difference:.2g} in logits on {min(PARITY_SLICES, judged.n_slices)} of them; "
         f"all files in {out}"
     )

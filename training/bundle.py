@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from protocol.labels import LABELS, Label
 from protocol.manifest import MODEL_FILE
+from training.durable import write_atomically
 from training.evaluate import Evaluation
 from training.model.reader import Calibration, OnnxReader
-from training.plan import Progress, TrainSettings
+from training.plan import Progress
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "report.json"
@@ -45,10 +46,19 @@ class Report(BaseModel):
     n_train_by_source: dict[str, int] = {}
     """Slices."""
     train_patient_keys: tuple[str, ...] = ()
-    """See `patient_keys`: enough to find a patient again who stands on both sides, and nothing to tell who it is."""
+    """See `patient_keys`: enough to find a patient again who stands on both sides, and nothing to tell who it is; those
+    who taught the start weights are among them."""
     leaked_patients: int = 0
-    """Patients on two sides of the split: above 0, no figure of this network says anything about new patients."""
-    settings: TrainSettings | None = None
+    """Patients on two sides of the split, here or when the start weights learnt, and at least so many: above 0, no
+    figure of this network says anything about new patients."""
+    start_weights: str = ""
+    """Name and short hash; empty where an older version did not tell."""
+    start_patients_known: bool = True
+    """False where the start weights may have learnt from patients whom nobody listed."""
+    parity_difference: float | None = None
+    """Largest difference in logits between the ONNX file and torch, on the first validation slices."""
+    settings: dict[str, JsonValue] | None = None
+    """Those that were used, of a head fewer."""
     history: tuple[Progress, ...] = ()
 
 
@@ -82,12 +92,9 @@ def patient_keys(patients: Iterable[str]) -> tuple[str, ...]:
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write the files, the report last: a folder with a report is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the files durably, the report last: a folder with a report is complete."""
     for name, data in bundle.files().items():
-        temporary = folder / f"{name}.part"
-        temporary.write_bytes(data)
-        temporary.replace(folder / name)
+        write_atomically(folder / name, data)
 
 
 def read_bundle(folder: Path) -> Bundle:

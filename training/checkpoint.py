@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors.torch import save as format_tensors
 from torch import Tensor
 
 from protocol.labels import LABELS, Label
+from training.durable import write_atomically
 from training.networks import Network, UnknownArchitectureError, build
 
 FORMAT = 1
@@ -42,8 +41,12 @@ class Provenance(BaseModel):
     settings: dict[str, JsonValue] = {}
     n_train_slices: int | None = None
     n_train_patients: int | None = None
+    train_sources: tuple[str, ...] = ()
+    train_patient_keys: tuple[str, ...] = ()
+    """See `training.bundle.Report`, as the next three: what these weights hand on to those that start from them."""
     leaked_patients: int = 0
-    """Patients on two sides of the split: above 0, no figure of these weights says anything about new patients."""
+    start_weights: str = ""
+    start_patients_known: bool = True
 
 
 class Metadata(BaseModel):
@@ -67,9 +70,13 @@ def save_checkpoint(path: Path, network: Network, provenance: Provenance | None 
 
 def story(data: bytes) -> bytes:
     """Return what a checkpoint says of itself, and its hash, as JSON for people; raises `CheckpointError`."""
-    metadata = _parse_metadata(unpack(data)[1])
-    told = metadata.model_dump(mode="json") | {"sha256": hashlib.sha256(data).hexdigest()}
+    told = metadata_of(data).model_dump(mode="json") | {"sha256": hashlib.sha256(data).hexdigest()}
     return json.dumps(told, indent=2).encode()
+
+
+def metadata_of(data: bytes) -> Metadata:
+    """Return what a checkpoint says of itself; raises `CheckpointError`."""
+    return _parse_metadata(unpack(data)[1])
 
 
 def load_checkpoint(path: Path, *, architecture: str | None = None) -> tuple[Network, Metadata]:
@@ -148,23 +155,6 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"the checkpoint cannot be read ({error}): check the path") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file as a whole: temporary file beside it, fsync, rename; an OSError names the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file it was
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 def _parse_metadata(header: dict[str, JsonValue]) -> Metadata:

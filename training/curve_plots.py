@@ -17,7 +17,7 @@ _SOURCES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#
 
 
 def draw_curve(curve: Curve, title: str) -> Figure:
-    """Draw balanced accuracy against patients: each repeat, the mean with its interval, and the mean by source."""
+    """Draw balanced accuracy against patients: each repeat, the mean with its interval, and the same by source."""
     canvas, (overall, by_source) = figure(title, 10, 4.2, panels=2, sharey=True)
     patients = [budget.n_patients for budget in curve.budgets]
     estimates = [budget.balanced_accuracy for budget in curve.budgets]
@@ -34,13 +34,30 @@ def draw_curve(curve: Curve, title: str) -> Figure:
     points = [(point.n_patients, point.evaluation.balanced_accuracy.value) for point in curve.points]
     overall.plot(*np.transpose(points), "o", color=INK, markersize=4, alpha=0.6, label="one network")
     overall.set_ylabel("balanced accuracy")
-    for index, source in enumerate(curve.budgets[0].by_source):
-        values = [budget.by_source[source] for budget in curve.budgets]
-        by_source.plot(patients, values, "o-", color=_SOURCES[index % len(_SOURCES)], markersize=3, label=source)
+    for index, (source, its) in enumerate(curve.budgets[0].by_source.items()):
+        estimates = [budget.by_source[source].balanced_accuracy for budget in curve.budgets]
+        colour, label = _SOURCES[index % len(_SOURCES)], f"{source} (n {its.n_patients})"
+        if its.fewest_patients > 1:
+            by_source.fill_between(
+                patients,
+                [one.low for one in estimates],
+                [one.high for one in estimates],
+                color=colour,
+                alpha=0.1,
+                linewidth=0,
+            )
+        by_source.plot(patients, [one.value for one in estimates], "o-", color=colour, markersize=3, label=label)
     for panel in (overall, by_source):
         _patients_axis(panel, patients)
     overall.legend(frameon=False, fontsize=8, loc="lower right")
-    by_source.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), title="inside a source")
+    by_source.legend(
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        title="inside a source (n judged patients;\nband: 95 % over them, none for one\npatient in a class)",
+        title_fontsize=7,
+    )
     return canvas
 
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.checkpoint import pack, write_atomically
+from training.checkpoint import pack
 from training.data.slices import Pixels
+from training.durable import write_atomically
 from training.memory import keep_freed_memory
 from training.networks import Network
 from training.train import TrainingStoppedError

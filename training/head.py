@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -22,7 +23,7 @@ from training.evaluate import balanced_accuracy, log_loss
 from training.features import ORIGINAL, Features, Told, features_of
 from training.networks import ARCHITECTURES, Network
 from training.plan import Balance, Progress, TrainSettings
-from training.pulse import DeadRunError
+from training.pulse import DeadRunError, refuse_constant
 from training.run import best_epoch
 from training.train import MissingClassError, Trained, TrainingStoppedError
 
@@ -119,19 +120,19 @@ def train_head(
     """
     if not allow_leak:
         refuse_leak(train, validation)
-    views = AUGMENTED_VIEWS if settings.augment else (ORIGINAL,)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
         learnt, judged = (
             feature_set(network, slices, of, cache_folder=cache_folder, on_progress=on_progress, stop=stop)
-            for slices, of in ((train, views), (validation, (ORIGINAL,)))
+            for slices, of in ((train, _views(settings)), (validation, (ORIGINAL,)))
         )
     finally:
         torch.set_num_threads(threads_before)
     fitted = fit_head(learnt, judged, settings, on_epoch=on_epoch, stop=stop)
     put_head(network, fitted.head)
-    return Trained(network.eval(), fitted.history, fitted.head.logits(judged.original))
+    answers = fitted.head.logits(judged.original)
+    return Trained(network.eval(), fitted.history, answers, used_settings(settings))
 
 
 def feature_set(
@@ -182,7 +183,9 @@ def fit_head(
             heads.append(fit.at(strength))
             history.append(_progress(epoch, heads[-1], train, validation, time.monotonic() - started_s))
             on_epoch(history[-1])
-    return FittedHead(heads[best_epoch(history).epoch - 1], tuple(history), fit.passes)
+    best = best_epoch(history).epoch
+    refuse_constant(best, heads[best - 1].logits(validation.original))
+    return FittedHead(heads[best - 1], tuple(history), fit.passes)
 
 
 def put_head(network: Network, head: Head) -> None:
@@ -193,6 +196,16 @@ def put_head(network: Network, head: Head) -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weight).reshape(layer.weight.shape))
         layer.bias.copy_(torch.from_numpy(head.bias))
+
+
+def used_settings(settings: TrainSettings) -> dict[str, JsonValue]:
+    """Return what a head is fitted by: no epochs, no optimizer."""
+    return {
+        "mode": "head",
+        "views": list(_views(settings)),
+        "strengths": list(STRENGTHS),
+        **settings.model_dump(mode="json", include={"balanced", "threads", "seed"}),
+    }
 
 
 def refuse_missing_class(where: str, labels: NDArray[np.int64]) -> None:
@@ -221,6 +234,10 @@ def head_epoch_seconds(features: FeatureSet, settings: TrainSettings) -> tuple[f
     fitted = fit_head(features, features, settings)
     seconds = time.perf_counter() - started_s
     return seconds / fitted.passes, seconds
+
+
+def _views(settings: TrainSettings) -> tuple[str, ...]:
+    return AUGMENTED_VIEWS if settings.augment else (ORIGINAL,)
 
 
 class _Fit:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from training.checkpoint import write_atomically
+from training.durable import write_atomically
 from training.train import TrainingStoppedError
 
 Result = TypeVar("Result", bound=BaseModel)

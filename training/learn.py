@@ -19,6 +19,7 @@ from training.parallel import ALONE, Team
 from training.plan import Progress, TrainSettings
 from training.provenance import code_commit, hardware
 from training.train import Trained, train
+from training.weights import UNTRAINED, StartWeights
 
 PARITY_SLICES = 8
 
@@ -32,13 +33,20 @@ def learn(
     on_epoch: Callable[[Progress], None],
     stop: threading.Event | None = None,
     resume_folder: Path | None = None,
+    start: StartWeights = UNTRAINED,
 ) -> Bundle:
-    """Train the network in place and return it as a bundle; raises what `train` and `check_parity` raise."""
+    """Train the network in place, from the weights that it has, and return it as a bundle.
+
+    `start` is what is known of those weights. Raises `LeakedWeightsError`, `TaughtBeforeError`, and what `train` and
+    `check_parity` raise.
+    """
     started_s = time.monotonic()
+    start.refuse_leaked()
+    start.refuse_judging(validation.patients)
     trained = train(
         network, train_slices, validation, settings, on_epoch=on_epoch, stop=stop, resume_folder=resume_folder
     )
-    return bundle_of(trained, train_slices, validation, settings, started_s)
+    return bundle_of(trained, train_slices, validation, settings, started_s, start=start)
 
 
 def bundle_of(
@@ -49,18 +57,20 @@ def bundle_of(
     started_s: float,
     *,
     leaked: Collection[str] = (),
+    start: StartWeights = UNTRAINED,
     team: Team = ALONE,
 ) -> Bundle:
     """Calibrate, judge and export a trained network; raises what `check_parity` raises.
 
     `started_s` is the monotonic time at which training began; `leaked` are patients known to stand on two sides of the
-    data set's split, to which those on these two sides are added.
+    data set's split, to which those on these two sides are added, and those judged who taught the weights at the start.
     """
     logits = trained.validation_logits
     temperature = fit_temperature(logits, validation.labels)
     model = export_onnx(trained.network)
-    check_parity(trained.network, model, validation.pixels[:PARITY_SLICES])
+    parity = check_parity(trained.network, model, validation.pixels[:PARITY_SLICES])
     shared = set(leaked) | (set(train_slices.patients) & set(validation.patients))
+    shared |= start.taught_by(validation.patients)
     report = Report(
         architecture=trained.network.architecture,
         input_px=trained.network.input_px,
@@ -72,11 +82,14 @@ def bundle_of(
         n_train_patients=len(set(train_slices.patients)),
         train_sources=tuple(sorted(set(train_slices.sources))),
         n_train_by_source=dict(sorted(Counter(train_slices.sources).items())),
-        train_patient_keys=patient_keys(train_slices.patients),
-        leaked_patients=len(shared),
+        train_patient_keys=tuple(sorted(start.patient_keys.union(patient_keys(train_slices.patients)))),
+        leaked_patients=max(len(shared), start.leaked_patients),
+        start_weights=start.name,
+        start_patients_known=start.patients_known,
+        parity_difference=parity,
         validation=evaluate(logits, validation.labels, validation.patients, validation.sources, temperature),
         seconds=time.monotonic() - started_s,
-        settings=settings,
+        settings=trained.settings,
         history=trained.history,
     )
     return Bundle(model, dumps(trained.network, _provenance(report, settings, team)), report)
@@ -90,8 +103,12 @@ def _provenance(report: Report, settings: TrainSettings, team: Team) -> Provenan
         split_sha256=report.split_sha256,
         commit=code_commit(),
         hardware=hardware(device, settings.threads, team.size),
-        settings=settings.model_dump(mode="json"),
+        settings=report.settings or {},
         n_train_slices=report.n_train_slices,
         n_train_patients=report.n_train_patients,
+        train_sources=report.train_sources,
+        train_patient_keys=report.train_patient_keys,
         leaked_patients=report.leaked_patients,
+        start_weights=report.start_weights,
+        start_patients_known=report.start_patients_known,
     )

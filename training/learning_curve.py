@@ -33,6 +33,17 @@ class CurvePoint(BaseModel):
     """Index into LABELS of each judged slice."""
 
 
+class CurveSource(BaseModel):
+    """What the repeats are worth inside one source, over its classes."""
+
+    model_config = ConfigDict(frozen=True)
+    n_patients: int
+    """Judged ones."""
+    fewest_patients: int
+    """Of a class; with one the interval says nothing."""
+    balanced_accuracy: Estimate
+
+
 class CurveBudget(BaseModel):
     """The repeats of one budget together."""
 
@@ -46,8 +57,7 @@ class CurveBudget(BaseModel):
     """Standard deviation over the repeats, so over what was learnt from; None for one repeat."""
     lowest: float
     highest: float
-    by_source: dict[str, float]
-    """Mean over the repeats."""
+    by_source: dict[str, CurveSource]
 
 
 @dataclass(frozen=True)
@@ -142,29 +152,35 @@ def _summaries(points: Sequence[CurvePoint], judged: SliceSet) -> list[CurveBudg
 
 def _summary(points: Sequence[CurvePoint], judged: SliceSet) -> CurveBudget:
     values = np.array([point.evaluation.balanced_accuracy.value for point in points])
-    sources = points[0].evaluation.by_source
     return CurveBudget(
         budget=points[0].budget,
         n_patients=points[0].n_patients,
         repeats=len(points),
-        balanced_accuracy=_mean_with_interval(points, judged),
+        balanced_accuracy=_mean_with_interval(points, judged, np.ones(len(judged), np.bool_)),
         spread=float(values.std(ddof=1)) if len(points) > 1 else None,
         lowest=float(values.min()),
         highest=float(values.max()),
-        by_source={
-            name: float(np.mean([point.evaluation.by_source[name].balanced_accuracy.value for point in points]))
-            for name in sources
-        },
+        by_source={name: _of_source(points, judged, name) for name in sorted(set(judged.sources))},
     )
 
 
-def _mean_with_interval(points: Sequence[CurvePoint], judged: SliceSet) -> Estimate:
+def _of_source(points: Sequence[CurvePoint], judged: SliceSet, name: str) -> CurveSource:
+    chosen = np.array(judged.sources) == name
+    its = judged.select(chosen)
+    patients = [len(set(np.array(its.patients)[its.labels == label])) for label in np.unique(its.labels)]
+    return CurveSource(
+        n_patients=len(set(its.patients)),
+        fewest_patients=min(patients),
+        balanced_accuracy=_mean_with_interval(points, judged, chosen),
+    )
+
+
+def _mean_with_interval(points: Sequence[CurvePoint], judged: SliceSet, chosen: Mask) -> Estimate:
     """Draw patients for the mean of the repeats: a sensitivity is linear in how often each slice was read rightly."""
-    right = np.mean([np.array(point.answers) == judged.labels for point in points], axis=0)
-    times = draw_patients(judged.labels, judged.patients).of_slices()
-    return interval(
-        float(_balanced(np.ones((1, len(right))), right, judged.labels)[0]), _balanced(times, right, judged.labels)
-    )
+    labels = judged.labels[chosen]
+    right = np.mean([np.array(point.answers)[chosen] == labels for point in points], axis=0)
+    times = draw_patients(labels, tuple(np.array(judged.patients)[chosen])).of_slices()
+    return interval(float(_balanced(np.ones((1, len(right))), right, labels)[0]), _balanced(times, right, labels))
 
 
 def _balanced(times: NDArray[np.float64], right: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:

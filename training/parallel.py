@@ -68,9 +68,11 @@ class Team:
         """Let the first process through, then the others, so that they find what it has left on the disk."""
         if self.size > 1 and not self.leads:
             dist.barrier()
-        yield
-        if self.size > 1 and self.leads:
-            dist.barrier()
+        try:
+            yield
+        finally:  # also where the first one fails: the others would wait for hours
+            if self.size > 1 and self.leads:
+                dist.barrier()
 
 
 ALONE = Team()

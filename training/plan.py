@@ -59,7 +59,7 @@ class TrainSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step: the `step`-th of `steps` in its epoch, its mean loss, and how many slices it read."""
+    """One finished step: the `step`-th of `steps` in its epoch, its mean cross-entropy, and how many slices it read."""
 
     epoch: int
     epochs: int
@@ -72,8 +72,9 @@ class Step:
 class Progress(BaseModel):
     """One finished epoch and how long it took.
 
-    Training's loss and accuracy are those of the drawn and augmented slices as they were learnt from, so while the
-    weights still changed; validation's are of the slices as they are, by the weights that would be kept.
+    Both losses are plain cross-entropy, whatever smoothing the labels were learnt with. Training's loss and accuracy
+    are those of the drawn and augmented slices as they were learnt from, so while the weights still changed;
+    validation's are of the slices as they are, by the weights that would be kept.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -30,6 +30,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.splits)
 
+    def parts(self, without_sources: Sequence[str]) -> dict[str, SliceSet]:
+        """Return the slices by split, those of some sources left out."""
+        kept = ~self.of_sources(without_sources)
+        return {split: self.slices.select(self.of_splits(split) & kept) for split in dict.fromkeys(self.splits)}
+
     def of_splits(self, *splits: str) -> Mask:
         """Return which slices are of these splits."""
         return np.isin(self.splits, splits)
@@ -47,6 +52,11 @@ class Learner(Protocol):
     """Learns from some slices of a pool and reads others; `same_each_time` where the seed changes nothing."""
 
     same_each_time: bool
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Return what it learns by."""
+        ...
 
     def read_after(self, learn_from: Mask, validate_on: Mask, judge: Mask, seed: int) -> Logits:
         """Return the logits float32 [judged, 3]; raises what training raises."""

@@ -1,12 +1,16 @@
-"""What a training ran on and from which code: for the story that every checkpoint tells."""
+"""What made a result, from which code, on what: for the story that every output tells; imported without torch."""
 
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    import torch
 
 _CODE = Path(__file__).resolve().parent.parent
 _CPU_LIST = Path("/proc/cpuinfo")
@@ -25,16 +29,27 @@ def code_commit(folder: Path = _CODE) -> str | None:
     return said.stdout.strip() or None
 
 
-def hardware(device: torch.device, threads: int, processes: int) -> dict[str, JsonValue]:
+def versions(*packages: str) -> dict[str, str]:
+    """Return Python's version and those of installed packages."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def hardware(device: "torch.device", threads: int, processes: int) -> dict[str, JsonValue]:
     """Say what computed, without the machine's name."""
     return {
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": _cuda_name(device) if device.type == "cuda" else "cpu",
         "threads": threads,
         "processes": processes,
     }
+
+
+def _cuda_name(device: "torch.device") -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def _cpu_name() -> str | None:

@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.parallel import Team
 
 _CONSTANT_SPREAD = 1e-6
-"""In logits: a network whose answers differ by less from slice to slice does not look at the slice."""
+"""In logits, of the largest where that is above 1: a network whose answers differ by less from slice to slice does not
+look at the slice."""
 
 
 class DeadRunError(RuntimeError):
@@ -54,3 +57,9 @@ class Pulse:
         if not varied:
             raise DeadRunError(self._epoch, f"the same answer to every slice (loss {loss / n:.3g})")
         return loss / n, correct / n
+
+
+def refuse_constant(epoch: int, answers: NDArray[np.float32]) -> None:
+    """Raise `DeadRunError` when all logits [n, 3] are the same; those of training differ by dropout alone, too."""
+    if np.ptp(answers, axis=0).max() <= _CONSTANT_SPREAD * max(1.0, float(np.abs(answers).max())):
+        raise DeadRunError(epoch, "the same answer to every validation slice")

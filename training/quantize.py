@@ -44,7 +44,7 @@ class AccuracyFallError(ValueError):
         super().__init__(
             f"int8 has balanced accuracy {after:.3f} on validation, float32 {before:.3f}: it falls by "
             f"{100 * (before - after):.1f} points (allowed {100 * MAX_FALL:.0f}); nothing written. "
-            "Release the float32 network, or give quantize more training slices to calibrate on"
+            "Release the float32 network, or make another one int8: some stand it better"
         )
         self.before = before
         self.after = after

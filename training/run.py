@@ -11,8 +11,9 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from training.checkpoint import CheckpointError, pack, read_bytes, unpack, write_atomically
+from training.checkpoint import CheckpointError, pack, read_bytes, unpack
 from training.data.slices import SliceSet
+from training.durable import write_atomically
 from training.networks import Network
 from training.plan import Progress, TrainSettings
 
@@ -67,7 +68,8 @@ class Run:
             tensors, header = unpack(read_bytes(path))
             if header.get("run") != identity:
                 raise CheckpointError(
-                    f"{path} is of another run (weights, slices or settings differ): use another folder"
+                    f"{path} is of another run (weights, slices, settings or the number of processes differ): "
+                    "use another folder"
                 )
             self._restore(tensors, header.get("history"))
 

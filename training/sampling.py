@@ -36,8 +36,11 @@ def budget(slices: SliceSet, patients: int, seed: int) -> SliceSet:
     """Return the slices of so many patients, drawn by the seed, of each class in proportion and at least one.
 
     A larger budget with the same seed holds every smaller one, so that a learning curve compares like with like.
-    Raises `BudgetError` for fewer patients than classes, and for more than there are.
+    Raises `BudgetError` for a class without patients, for fewer patients than classes, and for more than there are.
     """
+    missing = [label for label in LABELS if slices.count(label) == 0]
+    if missing:
+        raise BudgetError(f"there is no patient with {', '.join(missing)} to learn from: add some")
     ranked = _ranked(slices, seed)
     if not len(LABELS) <= patients <= len(ranked):
         raise BudgetError(

@@ -62,10 +62,11 @@ class Course:
     data: Path
     cache: Path
     by_class: Path
+    patient_rule: str | None = None
 
     def slices(self) -> SliceSet:
         """Map the train split's slices."""
-        return load_split(open_dataset(self.data), "train", cache=self.cache)
+        return load_split(open_dataset(self.data, patient_rule=self.patient_rule), "train", cache=self.cache)
 
 
 class Round(BaseModel):
@@ -215,6 +216,9 @@ class _Repeated:
 
 
 def _repeated(slices: SliceSet, n: int) -> SliceSet:
+    """Return n slices: all of them over and over, or some from everywhere, as folders come class by class."""
+    if n < len(slices):
+        slices = slices.select(np.linspace(0, len(slices) - 1, n).astype(np.intp))
     at = np.arange(n) % len(slices)
     patients, sources = (tuple(names[i] for i in at) for names in (slices.patients, slices.sources))
     return SliceSet(_Repeated(slices.pixels, n), slices.labels[at], patients, sources)

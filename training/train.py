@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ from training.networks import Network
 from training.optimizer import make_optimizer, peak_rate, rate_share, set_learning, set_rate
 from training.parallel import ALONE, Team, TeamError
 from training.plan import Progress, Step, TrainSettings
-from training.pulse import DeadRunError, Pulse
+from training.pulse import DeadRunError, Pulse, refuse_constant
 from training.run import EPOCH_FILE, Run, best_epoch, out_of_patience, run_identity
 from training.sampling import draw
 
@@ -68,6 +69,8 @@ class Trained:
     network: Network
     history: tuple[Progress, ...]
     validation_logits: NDArray[np.float32]
+    settings: dict[str, JsonValue]
+    """Those that were used, of a head fewer."""
 
     @property
     def best(self) -> Progress:
@@ -144,7 +147,8 @@ def train(
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.unscale_(run.optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_NORM).item()
-                mean_loss = losses.item() / len(mine)
+                plain = F.cross_entropy(logits.detach(), targets)  # comparable with validation's
+                mean_loss = plain.item()
                 pulse.feel(logits, targets, mean_loss, None if scaler.is_enabled() else norm)
                 scaler.step(run.optimizer)
                 scaler.update()
@@ -172,7 +176,10 @@ def train(
                 on_epoch(progress)
 
         network.requires_grad_(True).load_state_dict(run.best_weights)
-        return Trained(network.eval().cpu(), tuple(run.history), read_logits(network, validation.pixels))
+        answers = read_logits(network.eval().cpu(), validation.pixels)
+        trained = Trained(network, tuple(run.history), answers, settings.model_dump(mode="json"))
+        refuse_constant(trained.best.epoch, trained.validation_logits)
+        return trained
 
 
 def read_logits(network: Network, pixels: Pixels) -> NDArray[np.float32]:
@@ -217,8 +224,8 @@ def _refuse_missing_class(where: str, slices: SliceSet) -> None:
     missing = [label for label in LABELS if slices.count(label) == 0]
     if missing:
         raise MissingClassError(
-            f"{where} has no slice of {', '.join(missing)} among {len(slices)}: "
-            f"add patients with it, or split the patients with another seed or fraction"
+            f"{where} has no slice of {', '.join(missing)} among {len(slices)}: add patients with it, "
+            "or move some there"
         )
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,25 +17,25 @@ from torch import Tensor
 
 from protocol.labels import LABELS, Label
 from training import vision
-from training.checkpoint import CheckpointError, loads, unpack
+from training.bundle import patient_keys
+from training.checkpoint import CheckpointError, Provenance, loads, metadata_of, pack, unpack
+from training.data.slices import LeakError
 from training.networks import ARCHITECTURES, Network, build
 
 NONE, IMAGENET = "none", "imagenet"
 Weights = dict[str, Tensor]
 
-KNOWN_CLASS_ORDERS: dict[str, tuple[Label, ...]] = {
+_PAPERS: dict[str, tuple[str, tuple[Label, ...]]] = {
     "d6a7b4aa3bffd417f049a7c3c335bd5add5d4ba750a685a498d9ae76133e7082": (
-        Label.COVID_19,
-        Label.NORMAL,
-        Label.PNEUMONIA,
+        "seed_squeezenet1_0",
+        (Label.COVID_19, Label.NORMAL, Label.PNEUMONIA),
     ),
     "69afe9bc57b18436278bc9a1386872166afa560e1f7478906bf77989fcf6e051": (
-        Label.NORMAL,
-        Label.PNEUMONIA,
-        Label.COVID_19,
+        "seed_baseline_cnn",
+        (Label.NORMAL, Label.PNEUMONIA, Label.COVID_19),
     ),
 }
-"""By a file's sha256: the paper's SqueezeNet and baseline; their orders are in its notebooks, not in the files."""
+"""By a file's sha256: how the paper's two networks were read; that is in its notebooks, not in the files."""
 
 _LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 """Blocks in each stage of EfficientNet-Lite0; the packaged file counts them through."""
@@ -64,6 +65,7 @@ _TIMM_IMAGENET = {"mobilenetv4_conv_small": "mobilenetv4_conv_small.e2400_r224_i
 _TIMM_URL = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
 _NAMED_HASH = re.compile(r"-([0-9a-f]{8})\.")
 """torchvision's file names carry the beginning of their sha256."""
+_SHORT_HASH = 8
 _NAMED_KEYS = 3
 """As many keys does a message name; the error carries them all."""
 
@@ -103,12 +105,98 @@ class NoImagenetWeightsError(WeightsError):
     """No ImageNet weights can be had for this architecture, or not here; the message says where to get them."""
 
 
+class PapersWeightsError(WeightsError):
+    """The paper's own weights, under an architecture that reads slices otherwise than they learnt to."""
+
+
+class UntrainedBodyError(WeightsError):
+    """A last layer alone, to be learnt over random features."""
+
+
+class TaughtBeforeError(LeakError):
+    """Judged patients taught the weights that a training starts from."""
+
+    def __init__(self, patients: Iterable[str], start: str) -> None:
+        super().__init__(patients, f"judged, and training patients of the start weights {start}")
+
+
+class LeakedWeightsError(WeightsError):
+    """Weights whose own training leaked, where no leak is allowed."""
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """What is known of weights to start from: their name and short hash, and whom they learnt from."""
+
+    name: str
+    patient_keys: frozenset[str] = frozenset()
+    leaked_patients: int = 0
+    patients_known: bool = True
+
+    def taught_by(self, patients: Iterable[str]) -> set[str]:
+        """Return those of the patients who taught these weights."""
+        return {patient for patient in set(patients) if self.patient_keys.intersection(patient_keys([patient]))}
+
+    def refuse_judging(self, patients: Iterable[str]) -> None:
+        """Raise `TaughtBeforeError` when some of the patients taught these weights."""
+        seen = self.taught_by(patients)
+        if seen:
+            raise TaughtBeforeError(seen, self.name)
+
+    def refuse_leaked(self) -> None:
+        """Raise `LeakedWeightsError` when their training leaked."""
+        if self.leaked_patients:
+            raise LeakedWeightsError(
+                f"the start weights {self.name} learnt with {self.leaked_patients} patients on two sides of the split: "
+                "start from others"
+            )
+
+
+UNTRAINED = StartWeights(NONE)
+
+
+def start_weights(weights: str, architecture: str) -> StartWeights:
+    """Tell what is known of what `load_network` would start from; raises what it raises for weights."""
+    if weights == NONE:
+        return UNTRAINED
+    if weights == IMAGENET:
+        return StartWeights(f"ImageNet's {architecture} ({_short(pack(imagenet_weights(architecture), {}))})")
+    path = Path(weights)
+    data = _read(path)
+    if _is_checkpoint(data):
+        return start_of(metadata_of(data).provenance, path, data)
+    return StartWeights(_named(path, data), patients_known=False)
+
+
+def start_of(provenance: Provenance, path: Path, data: bytes) -> StartWeights:
+    """Tell what a checkpoint of ours says of whom it learnt from, and those before it."""
+    keys = frozenset(provenance.train_patient_keys)
+    known = bool(keys) and provenance.start_patients_known
+    return StartWeights(_named(path, data), keys, provenance.leaked_patients, known)
+
+
+def refuse_untrained_body(weights: str) -> None:
+    """Raise `UntrainedBodyError` when a last layer alone would be learnt over weights that are none."""
+    if weights == NONE:
+        raise UntrainedBodyError(
+            "head mode learns the last layer alone, and without weights all below it is random: give "
+            f"--weights {IMAGENET} or a file's path, or learn all layers with --mode finetune"
+        )
+
+
+def papers_architecture(path: Path) -> str | None:
+    """Return the architecture that reads the file as the paper did, where it is one of the paper's own."""
+    known = _PAPERS.get(hashlib.sha256(_read(path)).hexdigest())
+    return known and known[0]
+
+
 def load_network(weights: str, architecture: str, input_px: int, labels: tuple[Label, ...] | None = None) -> Network:
     """Make a network that starts from "none", "imagenet", or the file at a path (.pth or .safetensors).
 
     A file holds torchvision's or timm's key names, or is a checkpoint of ours. A head of three classes is taken over,
-    its rows brought from the file's order (`labels`) to ours; any other head is replaced by a new one. What is new
-    comes from torch's global random generator. Raises `WeightsError`, `CheckpointError` for a checkpoint of ours that
+    its rows brought from the file's order (`labels`) to ours; any other head is replaced by a new one. The paper's own
+    files need the architecture that reads as the paper did. What is new comes from torch's global random generator.
+    Raises `WeightsError`, `CheckpointError` for a checkpoint of ours that
     cannot be used, and what `build` raises.
     """
     network = build(architecture, input_px)
@@ -120,8 +208,12 @@ def load_network(weights: str, architecture: str, input_px: int, labels: tuple[L
     data = _read(path)
     if _is_checkpoint(data):
         return Network(architecture, loads(data, architecture=architecture)[0].net, input_px)
-    known = KNOWN_CLASS_ORDERS.get(hashlib.sha256(data).hexdigest())
-    return _filled(network, read_weights(data, path.name), path.name, labels or known)
+    papers, order = _PAPERS.get(hashlib.sha256(data).hexdigest(), (architecture, None))
+    if papers != architecture:
+        raise PapersWeightsError(
+            f"{path.name} are the paper's own weights, which a {architecture} misreads: ask for {papers}"
+        )
+    return _filled(network, read_weights(data, path.name), path.name, labels or order)
 
 
 def read_weights(data: bytes, source: str) -> Weights:
@@ -176,6 +268,14 @@ def _read(path: Path) -> bytes:
         raise UnreadableWeightsError(
             f"weights '{path}' cannot be read ({error.strerror}): give '{NONE}', '{IMAGENET}' or the path of a file"
         ) from error
+
+
+def _named(path: Path, data: bytes) -> str:
+    return f"{path.name} ({_short(data)})"  # no folder: the same start gives the same checkpoint wherever it lies
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_SHORT_HASH]
 
 
 def _is_checkpoint(data: bytes) -> bool:

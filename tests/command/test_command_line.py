@@ -1,7 +1,10 @@
 """The command as a user meets it: what it makes, and one line that says what to do when it cannot."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from command_parts import sliceloop
 
 from cloud_worker.release import load_signer
+from edge_agent.outbox import Outbox
 from protocol.signing import TrustedKeys, load_public_key, sign, verify
 
 
@@ -138,6 +142,49 @@ def test_a_release_needs_a_key(tmp_path: Path) -> None:
     assert ended.code == 2
     assert "train one with `sliceloop train`" in ended.err
     assert "Traceback" not in ended.err
+
+
+EDGE = """
+[edge]
+site = "site-a"
+edge = "edge-1"
+data_dir = "state/edge"
+trusted_keys_dir = "trusted"
+[edge.replay]
+folder = "inbox"
+"""
+
+
+def test_refused_files_are_told_of_an_outbox_that_is_there(tmp_path: Path) -> None:
+    """In another folder no outbox is made, the one looked for is named; where no file is refused it says so."""
+    config = tmp_path / "edge.toml"
+    config.write_text(EDGE)
+    ended = sliceloop("refused", "-c", config, cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{tmp_path}/state/edge/outbox.sqlite does not exist" in ended.err
+    assert list(tmp_path.iterdir()) == [config]
+    with Outbox(tmp_path / "state" / "edge" / "outbox.sqlite", max_rows=1, max_bytes=1) as outbox:
+        ended = sliceloop("refused", "-c", config, cwd=tmp_path)
+        assert (ended.code, ended.out) == (0, "none\n")
+        outbox.refuse("a.png", "not an image")
+    assert sliceloop("refused", "-c", config, cwd=tmp_path).out == "a.png: not an image\n"
+
+
+def test_a_demo_without_images_leaves_nothing(tmp_path: Path) -> None:
+    """A folder to stream that is empty is refused before a phantom is drawn, and no run's folder is left."""
+    (tmp_path / "empty").mkdir()
+    ended = sliceloop("demo", "--images", "empty", "--folder", "demo", cwd=tmp_path)
+    assert ended.code == 2
+    assert "empty holds no PNG, JPEG or DICOM file" in ended.err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_log_line_begins_with_when_how_bad_and_what() -> None:
+    """Lines of a file sort by time and can be read down their left side."""
+    script = "from sliceloop.logs import configure_logs; import structlog, sys; configure_logs('info')\n"
+    script += "structlog.get_logger().info('slice stored', an_id='x')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r'timestamp=\S+ level=info event="slice stored" an_id=x\n', done.stderr)
 
 
 def test_a_configuration_is_given_in_three_ways(tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ import torch
 from command_parts import DEADLINE_S
 
 from protocol.labels import LABELS
-from protocol.messages import Dataset, DatasetSlice
-from training.bundle import CHECKPOINT_FILE, MODEL_FILE, read_bundle
-from training.checkpoint import dumps
+from protocol.messages import Dataset, DatasetSlice, HeldBackRule
+from protocol.patients import patient_key
+from training.bundle import CHECKPOINT_FILE, MODEL_FILE, patient_keys, read_bundle
+from training.checkpoint import Provenance, dumps
+from training.data.slices import is_held_back
 from training.job_folder import BASE_FILE, BUNDLE_FOLDER, DATASET_FILE, EXIT_REFUSED, JOB_FILE, SLICES_FOLDER, Job
-from training.model.preprocess import INPUT_PX
+from training.model.decode import decode_image
+from training.model.preprocess import INPUT_PX, prepare
 from training.networks import build
 from training.plan import Progress, TrainSettings
 
@@ -139,6 +142,64 @@ def missing_base_data(folder: Path) -> None:
     (folder / JOB_FILE).write_text(job.model_copy(update={"base_data": folder / "base"}).model_dump_json())
 
 
+SECRET = b"the secret of the site"
+
+
+def base_data(folder: Path, rows: dict[str, tuple[str, int, bytes]], secret: bytes | None) -> None:
+    """Give the job base_data: a row (split, class, PNG) a patient."""
+    base = folder / "base"
+    base.mkdir()
+    listed = ["file,label,patient_id,source,split"]
+    for number, (patient, (split, label, png)) in enumerate(rows.items()):
+        (base / f"{number}.png").write_bytes(png)
+        listed.append(f"{number}.png,{LABELS[label]},{patient},site-a,{split}")
+    (base / "labels.csv").write_text("\n".join(listed))
+    update: dict[str, object] = {"base_data": base}
+    if secret is not None:
+        (folder / "secret").write_bytes(secret + b"\n")
+        update["patient_secret_file"] = folder / "secret"
+    job = Job.model_validate_json((folder / JOB_FILE).read_bytes())
+    (folder / JOB_FILE).write_text(job.model_copy(update=update).model_dump_json())
+
+
+def same_pixels(folder: Path) -> None:
+    """Let the data set's validation hold, as an edge prepares it, what base_data trains on under another name."""
+    dataset = Dataset.model_validate_json((folder / DATASET_FILE).read_bytes())
+    captured = slice_png(2, seed=100)
+    _, prepared = cv2.imencode(".png", prepare(decode_image(captured)))
+    (folder / SLICES_FOLDER / f"{dataset.slices[-1].image_sha256}.png").write_bytes(bytes(prepared))
+    base_data(folder, {"anybody": ("train", 2, captured)}, None)
+
+
+def short_secret(folder: Path) -> None:
+    base_data(folder, {"anybody": ("train", 0, slice_png(0, seed=100))}, b"abc")
+
+
+def test_no_patient_of_base_data_stands_on_another_side(tmp_path: Path) -> None:
+    """With the site's secret, base_data loses the patients whom the worker holds back or has on the other side."""
+    rule = HeldBackRule(share=0.3, seed=0)
+
+    def held_back(patient: str) -> bool:
+        return is_held_back(patient_key(SECRET, patient), rule.share, rule.seed)
+
+    names = [f"patient {number}" for number in range(50)]
+    hidden = next(name for name in names if held_back(name))
+    streamed, free = [name for name in names if not held_back(name)][:2]
+
+    def with_streamed(entries: list[DatasetSlice]) -> list[DatasetSlice]:
+        return [*entries[:-1], entries[-1].model_copy(update={"patient_key": patient_key(SECRET, streamed)})]
+
+    folder = job_folder(tmp_path / "job", with_streamed)
+    dataset = Dataset.model_validate_json((folder / DATASET_FILE).read_bytes())
+    (folder / DATASET_FILE).write_text(dataset.model_copy(update={"held_back": rule}).model_dump_json())
+    pictures = {name: slice_png(0, seed=100 + number) for number, name in enumerate((hidden, streamed, free))}
+    base_data(folder, {name: ("train", 0, png) for name, png in pictures.items()}, SECRET)
+    code, _, err = run(folder)
+    assert code == 0, err
+    assert read_bundle(folder / BUNDLE_FOLDER).report.n_train_slices == PATIENTS["train"] + 1
+    assert "base_data: 2 slices of 2 patients left out" in err
+
+
 def damaged_slice(folder: Path) -> None:
     path = next(iter(sorted((folder / SLICES_FOLDER).iterdir())))
     path.write_bytes(path.read_bytes()[:1000])
@@ -166,7 +227,7 @@ for folder in sys.argv[1:]:
 
 
 def test_further_jobs_that_cannot_succeed_say_why(tmp_path: Path) -> None:
-    """A leak, a missing class, weights of another architecture, base data that is not there, a damaged slice."""
+    """A leak, a missing class, weights of another architecture, base data that cannot be used, a damaged slice."""
     folders = {
         job_folder(tmp_path / "leak", leaking): "LeakError: 1 patients on two sides of the split",
         job_folder(tmp_path / "class", without_covid): "MissingClassError: training has no slice of COVID-19",
@@ -175,6 +236,8 @@ def test_further_jobs_that_cannot_succeed_say_why(tmp_path: Path) -> None:
         other_checkpoint: "the checkpoint is a squeezenet1_1, not a baseline_cnn",
         missing_base_data: "NoLabelsError: base_data cannot be used",
         damaged_slice: "damaged or cut off",
+        same_pixels: "SamePixelsError: 1 slices of base_data stand on the other side",
+        short_secret: "PatientSecretError: trainer.patient_secret_file holds 3 bytes",
     }
     for damage, reason in damages.items():
         folder = job_folder(tmp_path / damage.__name__)
@@ -209,3 +272,31 @@ def test_a_job_ends_with_its_parent(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
     assert not (folder / BUNDLE_FOLDER).exists()
+
+
+def taught(folder: Path, patients: list[str], **told: object) -> None:
+    """Let the served weights have learnt from these patients."""
+    torch.manual_seed(0)
+    provenance = Provenance(train_patient_keys=patient_keys(patients), **told)
+    (folder / BASE_FILE).write_bytes(dumps(build("baseline_cnn", 64), provenance))
+
+
+def test_served_weights_hand_on_their_patients_or_are_refused(tmp_path: Path) -> None:
+    """A candidate lists who taught the weights before it; no patient of theirs is judged, no leak is gone on from."""
+    chained, judged, leaked = (job_folder(tmp_path / name) for name in ("chained", "judged", "leaked"))
+    entries = Dataset.model_validate_json((chained / DATASET_FILE).read_bytes()).slices
+    validation = next(entry.patient_key for entry in entries if entry.split == "val")
+    taught(chained, ["somebody"])
+    code, _, err = run(chained)
+    assert code == 0, err
+    keys = patient_keys(["somebody", *(entry.patient_key for entry in entries if entry.split == "train")])
+    assert read_bundle(chained / BUNDLE_FOLDER).report.train_patient_keys == keys
+    taught(judged, ["somebody", validation])
+    code, _, err = run(judged)
+    assert code == EXIT_REFUSED
+    assert "TaughtBeforeError: 1 patients of validation taught the served weights" in err.splitlines()[-1]
+    assert validation not in err.splitlines()[-1]
+    taught(leaked, ["somebody"], leaked_patients=2)
+    code, _, err = run(leaked)
+    assert code == EXIT_REFUSED
+    assert "learnt with 2 patients on two sides of the split" in err.splitlines()[-1]

@@ -1,13 +1,24 @@
 """A folder for each class becomes slices, once a rule says whose they are."""
 
+import os
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from protocol.labels import LABELS
+from sliceloop.cli import app
 from training.data.class_folders import HashedSplits, NoPatientInNameError
 from training.data.dataset import load_split, open_dataset
 from training.data.labelled import NoLabelsError, UnknownLabelError
 from training.data.patient_rule import PatientRuleError
+from training.data.phantom import Cohort, write_phantoms
 from training.data.slices import LeakError
 
 RULE = r"([^/]+)_\d+\.\w+$"
@@ -55,6 +66,36 @@ def test_patients_are_split_by_a_hash_where_the_folders_do_not(tmp_path):
     assert len(load_split(every, "test")) == 121
 
 
+def test_every_class_is_on_every_side_where_it_has_the_patients(tmp_path):
+    """Ten patients a class are enough for each split to have each class, in folders without splits and without val."""
+    classes = ("Normal", "CP", "covid-19")
+    put(tmp_path / "flat", *(f"{name}/{name}{patient}_1.png" for name in classes for patient in range(10)))
+    put(tmp_path / "sides", *(f"train/{name}/{name}{patient}_1.png" for name in classes for patient in range(4)))
+    rows = open_dataset(tmp_path / "flat", patient_rule=RULE).rows
+    assert {(row.split, row.label) for row in rows} == set(product(("train", "val", "test"), LABELS))
+    rows = open_dataset(tmp_path / "sides", patient_rule=RULE).rows
+    assert {(row.split, row.label) for row in rows} == set(product(("train", "val"), LABELS))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_few_patients_of_a_class_are_shared_out(seed):
+    """Three patients are one a side, whatever the hash says; two stay where it puts them."""
+    hashed = HashedSplits(seed=seed)
+    assert sorted(hashed.sides(["a", "b", "c"]).values()) == ["test", "train", "val"]
+    assert set(hashed.sides(["a", "b"])) == {"a", "b"}
+
+
+@pytest.mark.parametrize("command", ["curve", "sources", "tune"])
+def test_searches_read_class_folders_by_a_rule(tmp_path, command):
+    """With the rule they get as far as finding that a class has no slice."""
+    put(tmp_path / "data", *(f"{name}/{name}{patient}_1.png" for name in ("Normal", "CP") for patient in range(4)))
+    options = ["--out", str(tmp_path / "out"), "--patient-rule", RULE, "--input-px", "32"]
+    options += [] if command == "tune" else ["--mode", "finetune", "--architecture", "baseline_cnn"]
+    said = CliRunner().invoke(app, [command, str(tmp_path / "data"), *options])
+    assert not isinstance(said.exception, PatientRuleError | LeakError)
+    assert {"curve": "COVID-19", "sources": "no source but data", "tune": "COVID-19"}[command] in str(said.exception)
+
+
 def test_folders_of_splits_are_kept(tmp_path):
     """train, validation and test folders say the side; without val a share of train's patients is moved there."""
     files = [f"{side}/Normal/{side}{i}_1.png" for side in ("Training", "test") for i in range(40)]
@@ -99,3 +140,20 @@ def test_what_cannot_be_read_is_named(tmp_path):
         open_dataset(tmp_path / "Lungs")
     with pytest.raises(NoLabelsError, match="is not a folder"):
         open_dataset(tmp_path / "nowhere")
+
+
+def test_bench_reads_class_folders_by_a_rule(tmp_path):
+    """Training's speed is measured on class folders, too."""
+    write_phantoms(tmp_path / "phantoms", [Cohort("site-a", "train", 4, 1)], seed=0)
+    for row in open_dataset(tmp_path / "phantoms").rows:
+        place = tmp_path / "data" / row.label / f"{row.patient_id}_1.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "phantoms" / row.file, place)
+    options = ["--architecture", "baseline_cnn", "--input-px", "32", "--batch", "2", "--steps", "1", "--rounds", "1"]
+    command = [sys.executable, "-m", "sliceloop", "bench", "training", "data", "--patient-rule", RULE, *options]
+    root = str(Path(__file__).parents[2])
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "times the plain way" in ended.stdout

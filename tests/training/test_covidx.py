@@ -3,11 +3,19 @@
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from protocol.labels import Label
+from sliceloop.cli import app
 from training.data.covidx import AmbiguousListError, NoPatientError
 from training.data.dataset import load_split, open_dataset
-from training.data.labelled import MissingColumnError, MissingFileError, NoLabelsError, UnknownLabelError
+from training.data.labelled import (
+    MissingColumnError,
+    MissingFileError,
+    NoLabelsError,
+    UnknownLabelError,
+    UnreadableSliceError,
+)
 from training.data.patient_rule import PatientRuleError
 from training.data.slices import LeakError
 from training.model.preprocess import Box, prepare
@@ -17,7 +25,7 @@ LISTS = {
         "NCP_96_1328_0035.png 2 9 8 110 90",
         "NCP_96_1328_0036.png 2 9 8 110 90",
         "CP_0_3131_0040.png 1 0 0 120 100",
-        "volume-covid19-A-0256_0-0001.png 2 0 0 120 100",
+        "volume-covid19-A-0300_0-0001.png 2 0 0 120 100",
         "HUST-Patient45-0007.png 2 0 0 120 100",
     ],
     "val": ["Normal_9_2_0001.png 0 0 0 120 100", "137covid_patient1_SR_2_IM00001.png 2 0 0 120 100"],
@@ -38,6 +46,7 @@ LIDC-IDRI-0273,LIDC-IDRI,USA,,,Normal,Yes,N/A,Axial,CT
 HUST-Patient4,iCTCF,China,M,69,COVID-19,Yes,Automatic,Axial,CT
 HUST-Patient45,iCTCF,China,M,69,COVID-19,Yes,Automatic,Axial,CT
 volume-covid19-A-0256_0,TCIA,,,,COVID-19,Yes,Automatic,Axial,CT
+volume-covid19-A-0300_0,TCIA,,,,COVID-19,Yes,Automatic,Axial,CT
 volume-covid19-A-0256_1,COVID-19-20 Challenge,,,,COVID-19,Yes,Expert,Axial,CT
 """
 
@@ -73,13 +82,13 @@ def test_patient_source_class_and_box_are_read(folder):
         ("NCP_96", "CNCB", Label.COVID_19, "train"),
         ("NCP_96", "CNCB", Label.COVID_19, "train"),
         ("CP_0", "CNCB", Label.PNEUMONIA, "train"),
-        ("volume-covid19-A-0256_0", "TCIA", Label.COVID_19, "train"),
+        ("volume-covid19-A-0300", "TCIA", Label.COVID_19, "train"),
         ("HUST-Patient45", "iCTCF", Label.COVID_19, "train"),
         ("Normal_9", "CNCB", Label.NORMAL, "val"),
         ("patient1", "COVID-CTSet", Label.COVID_19, "val"),
         ("patient10", "COVID-CTSet", Label.NORMAL, "test"),
         ("LIDC-IDRI-0273", "LIDC-IDRI", Label.NORMAL, "test"),
-        ("volume-covid19-A-0256_1", "COVID-19-20 Challenge", Label.COVID_19, "test"),
+        ("volume-covid19-A-0256", "COVID-19-20 Challenge", Label.COVID_19, "test"),
     ]
     assert rows[0].box == Box(top=8, left=9, bottom=90, right=110)
     assert rows[0].file == "2A_images/NCP_96_1328_0035.png"
@@ -94,16 +103,21 @@ def test_slices_are_cut_at_the_published_box(folder, tmp_path):
     assert not np.array_equal(expected, prepare(frame("NCP_96_1328_0035.png")))
 
 
-def test_two_scans_of_one_person_in_two_splits_are_told(folder):
-    """The published ids count scans A-0256_0 and A-0256_1 as two patients; the reader says so, a rule joins them."""
-    (note,) = open_dataset(folder).notes
-    assert "volume-covid19-A-0256" in note
-    rule = r"(volume-covid19-A-\d+|NCP_\d+|CP_\d+|Normal_\d+|patient\d+|LIDC-IDRI-\d+|HUST-Patient\d+)"
+def test_two_scans_of_one_person_in_two_splits_are_a_leak_unless_a_rule_knows_better(folder):
+    """The published ids count scans A-0256_0 and A-0256_1 as two patients; we do not, and a rule may."""
+    scan = "volume-covid19-A-0256_0-0001.png"
+    write(folder, "train", [*LISTS["train"], f"{scan} 2 0 0 120 100"])
+    assert cv2.imwrite(str(folder / "2A_images" / scan), frame(scan))
     with pytest.raises(LeakError, match="volume-covid19-A-0256"):
-        open_dataset(folder, patient_rule=rule)
-    leaking = open_dataset(folder, patient_rule=rule, allow_leak=True)
+        open_dataset(folder)
+    leaking = open_dataset(folder, allow_leak=True)
     assert leaking.leaked == ("volume-covid19-A-0256",)
-    assert leaking.rows[2].source == "CNCB"
+    rule = r"(volume-covid19-A-\d+_\d+|NCP_\d+|CP_\d+|Normal_\d+|patient\d+|LIDC-IDRI-\d+|HUST-Patient\d+)"
+    apart = open_dataset(folder, patient_rule=rule)
+    assert (apart.leaked, apart.rows[2].source) == ((), "CNCB")
+    checked = CliRunner().invoke(app, ["data", "check", str(folder)], env={"COLUMNS": "200"})
+    assert checked.exit_code == 1
+    assert "volume-covid19-A-0256: test and train" in checked.output
 
 
 def test_other_layouts_are_read_too(folder):
@@ -146,6 +160,15 @@ def test_a_bad_line_is_named(folder, line, error, fault):
     with pytest.raises(error, match=fault) as caught:
         open_dataset(folder)
     assert (caught.value.path.name, caught.value.line) == ("train_COVIDx_CT-2A.txt", 2)
+
+
+def test_a_box_outside_its_image_is_named_with_its_line(folder):
+    """What only the image can tell of a line is told with the list and the line, too."""
+    write(folder, "val", [LISTS["val"][0], LISTS["val"][1].replace("120 100", "600 100")])
+    with pytest.raises(
+        UnreadableSliceError, match=r"its box \(val_COVIDx_CT-2A.txt, line 2\) ends at 600, 100, outside"
+    ):
+        load_split(open_dataset(folder, allow_leak=True), "val")
 
 
 def test_all_missing_files_are_counted(folder):

@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from full_disk import full_disk
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -132,11 +133,21 @@ def test_a_changed_copy_in_another_split_is_found(folder, tmp_path, change):
 
 
 def test_one_class_is_said(folder):
-    """A data set of one class is clean, but nothing can be learned from it, and that is said."""
+    """From a data set of one class nothing can be learnt: that is said, and it is not clean."""
     write(folder, [row for row in table(folder) if row["label"] == "Normal"])
     result = run("check", folder)
-    assert result.exit_code == 0
-    assert "all slices are of one class" in result.output
+    assert result.exit_code == 1
+    assert "all slices are Normal" in result.output and "not clean" in result.output
+
+
+def test_findings_that_do_not_fit_on_the_disk_are_named(folder, tmp_path):
+    """A full disk leaves no half JSON, and the file is named."""
+    found = tmp_path / "found.json"
+    run("check", folder, "--cache", tmp_path / "cache")
+    with full_disk(200):
+        result = run("check", folder, "--cache", tmp_path / "cache", "--json", found)
+    assert isinstance(result.exception, OSError) and result.exception.filename == str(found)
+    assert not found.exists()
 
 
 def test_caching_is_told_and_done_once(folder, tmp_path):

@@ -67,6 +67,7 @@ def test_a_report_with_plots_and_numbers_is_written(phantoms, report):
     assert written >= PLOTS | {"report.md", "report.html", "results.json"}
     text, page, numbers = ((report / name).read_text() for name in ("report.md", "report.html", "results.json"))
     assert json.loads(numbers)["story"]["n_patients"] == json.loads(numbers)["story"]["n_slices"] == 30
+    assert "commit" in json.loads(numbers)["story"] and "commit" in text
     assert page.count("data:image/png;base64") == len([name for name in written if name.endswith(".png")])
     named = [
         name for row in rows_of(phantoms) for name in (row["patient_id"], row["file"]) if name in text + page + numbers
@@ -112,7 +113,7 @@ def test_what_is_wrong_with_a_set_is_counted_and_marked(phantoms, tmp_path, caps
         "leaked_patients": 1,
         "unreadable": 1,
     }
-    assert "LEAKED: 1 patients" in text
+    assert text.startswith("**LEAKED: 1 patients")
     assert "1 patients with slices of two classes are left out" in text
     assert "torn" not in text
     assert ".png" in capsys.readouterr().err

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from protocol.labels import LABELS
 from sliceloop.cli import app
+from training.bundle import patient_keys
+from training.checkpoint import Provenance, dumps
 from training.data.dataset import load_split, open_dataset
 from training.data.slices import LeakError, split_sha256
 from training.judging.comparison import ComparisonError, DifferentSlicesError, open_evaluations
@@ -136,6 +138,8 @@ def test_allowed_leak_marks_every_output(data, tmp_path, evaluated):
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert record["leaked"] is True
     assert (tmp_path / "out" / "report.md").read_text().startswith("**LEAKED: the model was trained with 4 patient(s)")
+    assert {row["leaked"] for row in rows_of(tmp_path / "out")} == {"yes"}
+    assert {row["leaked"] for row in rows_of(evaluated[0])} == {"no"}
     for name in PLOTS:
         marked, clean = ((folder / f"{name}.png").read_bytes() for folder in (tmp_path / "out", evaluated[0]))
         assert marked != clean
@@ -192,6 +196,10 @@ def test_model_that_is_another_by_now_is_not_timed(tmp_path, evaluated):
     assert open_evaluations([evaluated[0], other])[1].reader() is None
 
 
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "predictions.csv").open()))
+
+
 def altered(folder: Path, out: Path, change) -> Path:
     """Copy an evaluation with another predictions.csv, and the hash that belongs to it."""
     out.mkdir()
@@ -238,8 +246,9 @@ def test_compare_refuses_predictions_that_are_not_the_evaluations(evaluated, tmp
     ("line", "fault"),
     [
         ("0,Normal,a,k,test,1,2", "line 3: not a value for each column"),
-        ("0,Flu,a,k,test,1,2,3", "line 3: label 'Flu' is none of"),
-        ("0,Normal,a,k,test,1,2,x", "line 3: a logit is no number"),
+        ("0,Flu,a,k,test,1,2,3,no", "line 3: label 'Flu' is none of"),
+        ("0,Normal,a,k,test,1,2,x,no", "line 3: a logit is no number"),
+        ("0,Normal,a,k,test,1,2,3,perhaps", "line 3: leaked is 'perhaps', neither yes nor no"),
     ],
 )
 def test_broken_line_of_predictions_is_named(evaluated, tmp_path, line, fault):
@@ -319,7 +328,7 @@ def test_weights_file_is_exported_and_judged_in_our_order_of_classes(data, tmp_p
     with torch.inference_mode():
         theirs = network.eval()(torch.from_numpy(slices.pixels[:])[:, None])[0].numpy()
     assert said == pytest.approx(theirs[:, [1, 2, 0]], abs=1e-4)
-    assert subject.report is None
+    assert subject.learnt is None
     assert count(subject.model).parameters == PAPER_CNN_PARAMETERS
     assert (tmp_path / "out" / "model.onnx").read_bytes() == subject.model
 
@@ -331,3 +340,35 @@ def test_weights_of_other_classes_are_refused(tmp_path):
     torch.save(net.state_dict(), tmp_path / "net.pth")
     with pytest.raises(SubjectError, match="tells 1000 classes"):
         open_subject(tmp_path / "net.pth", tmp_path, "baseline_cnn", 64)
+
+
+def checkpoint(path: Path, **told: object) -> Path:
+    """Write a checkpoint of a baseline at 64 px that learnt from train-0 and train-1."""
+    torch.manual_seed(0)
+    keys = patient_keys(["train-0", "train-1"])
+    provenance = Provenance(**{"train_patient_keys": keys, "n_train_patients": 2, "n_train_slices": 2, **told})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(dumps(build("baseline_cnn", 64), provenance))
+    return path
+
+
+def test_checkpoint_of_ours_tells_side_architecture_patients_and_leak(data, tmp_path):
+    """It is judged as it learnt, refused on its own patients, and marked where its training leaked."""
+    said = succeed("evaluate", checkpoint(tmp_path / "net.safetensors"), data, "--out", tmp_path / "out")
+    record = read_record(tmp_path / "out")
+    assert (record.model.architecture, record.model.input_px, record.model.n_train_patients) == ("baseline_cnn", 64, 2)
+    assert "checked against 2 training patients" in record.leak.checked
+    assert "LEAKED" not in said
+    refused = run("evaluate", tmp_path / "net.safetensors", data, "--split", "train", "--out", tmp_path / "no")
+    assert isinstance(refused.exception, LeakError)
+    assert refused.exception.patients == ("train-0", "train-1")
+    assert "--allow-leak" in str(refused.exception)
+    leaked = checkpoint(tmp_path / "leaked.safetensors", leaked_patients=3)
+    assert "LEAKED: the model was trained with 3" in succeed("evaluate", leaked, data, "--out", tmp_path / "marked")
+
+
+def test_start_weights_of_unknown_patients_are_said(data, tmp_path):
+    """Who started from a stranger's file cannot claim that all training patients are known."""
+    net = checkpoint(tmp_path / "net.safetensors", start_weights="a.pth (1a2b)", start_patients_known=False)
+    succeed("evaluate", net, data, "--out", tmp_path / "out")
+    assert "whom its start weights a.pth (1a2b) learnt from is not known" in (tmp_path / "out/report.md").read_text()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from protocol.labels import Label
+from training.data.dataset import open_dataset
 from training.data.labelled import (
     LabelsError,
     MissingColumnError,
@@ -144,3 +145,14 @@ def test_patients_are_split_by_their_id_alone(folder):
     slices = load_slices(folder, read_labels(folder))
     one, other = slices.select([0, 1]), slices.select([2])
     assert split_sha256(one, other) == split_sha256(one.select([1, 0]), other) != split_sha256(other, one)
+
+
+def test_one_file_in_two_splits_is_a_leak_whatever_patient_it_is_said_to_be_of(folder):
+    """Who listed a slice twice under two ids judges a network on what it learnt."""
+    write(folder, [*ROWS, ["./a.png", "Normal", "p9", "here", "val"]])
+    with pytest.raises(LeakError, match="the same file") as caught:
+        read_labels(folder)
+    assert caught.value.patients == ("p1", "p9")
+    assert open_dataset(folder, allow_leak=True).leaked == ("p1", "p9")
+    write(folder, [*ROWS, ["a.png", "Normal", "p9", "here", "train"]])
+    assert len(read_labels(folder)) == len(ROWS) + 1

@@ -1,6 +1,7 @@
 """The learning curve: budgets nest, points are kept, intervals are over patients, and leaks are marked."""
 
 import csv
+import hashlib
 import threading
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from sliceloop.cli import app
+from training.bundle import patient_keys
+from training.checkpoint import Provenance, save_checkpoint
+from training.data.dataset import open_dataset
 from training.data.phantom import Cohort, write_phantoms
 from training.head import feature_set
 from training.kept import KeptResults, OtherRunError
@@ -18,6 +22,7 @@ from training.plan import TrainSettings
 from training.pool import FineTuneLearner, HeadLearner, Pool
 from training.sampling import BudgetError
 from training.train import TrainingStoppedError
+from training.weights import TaughtBeforeError, UntrainedBodyError
 
 SETTINGS = TrainSettings(epochs=1, batch=16)
 
@@ -122,14 +127,47 @@ def phantoms(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """Weights to start from."""
+    return checkpoint(tmp_path / "begun.safetensors", ["somebody"])
+
+
+def checkpoint(path, patients, **told):
+    torch.manual_seed(0)
+    save_checkpoint(path, build("baseline_cnn", 32), Provenance(train_patient_keys=patient_keys(patients), **told))
+    return path
+
+
 def curve_of(data, out, *more):
     options = ["--architecture", "baseline_cnn", "--input-px", "32", "--budgets", "3,all", "--repeats", "2"]
     return CliRunner().invoke(app, ["curve", str(data), "--out", str(out), *options, *more])
 
 
-def test_command_writes_table_page_and_picture(phantoms, tmp_path):
+def test_head_over_random_weights_is_refused(phantoms, tmp_path):
+    """The default, a head, needs weights that learnt; the message says what to give."""
+    assert isinstance(curve_of(phantoms, tmp_path / "out").exception, UntrainedBodyError)
+
+
+def test_start_weights_are_named_and_may_not_have_seen_who_is_judged(phantoms, tmp_path):
+    """The page names file and hash; weights that learnt from judged patients are refused, or mark all outputs."""
+    judged = [row.patient_id for row in open_dataset(phantoms).rows if row.split == "val"]
+    seen = checkpoint(tmp_path / "seen.safetensors", judged)
+    assert isinstance(curve_of(phantoms, tmp_path / "no", "--weights", str(seen)).exception, TaughtBeforeError)
+    said = curve_of(phantoms, tmp_path / "out", "--weights", str(seen), "--allow-leak")
+    assert said.exit_code == 0, said.output
+    assert "LEAKED" in said.output
+    page = (tmp_path / "out" / "curve.md").read_text()
+    assert page.startswith(f"**LEAKED: {len(set(judged))} judged patient(s) taught the start weights")
+    digest = hashlib.sha256(seen.read_bytes()).hexdigest()[:8]
+    assert f"seen.safetensors ({digest}), which learnt from 6 patients, 6 of them in this data set" in page
+    marked = checkpoint(tmp_path / "marked.safetensors", ["somebody"], leaked_patients=2)
+    assert "LEAKED: the start weights" in curve_of(phantoms, tmp_path / "marked", "--weights", str(marked)).output
+
+
+def test_command_writes_table_page_and_picture(phantoms, tmp_path, begun):
     """`sliceloop curve` leaves a row a point, a page and a plot, and says how fast a head learns."""
-    said = curve_of(phantoms, tmp_path)
+    said = curve_of(phantoms, tmp_path, "--weights", str(begun))
     assert said.exit_code == 0, said.output
     rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
     assert [(row["budget"], row["repeat"], row["leaked"]) for row in rows] == [
@@ -141,7 +179,7 @@ def test_command_writes_table_page_and_picture(phantoms, tmp_path):
     assert "cached features" in (tmp_path / "curve.md").read_text()
 
 
-def test_leak_is_refused_or_marks_every_output(phantoms, tmp_path):
+def test_leak_is_refused_or_marks_every_output(phantoms, tmp_path, begun):
     """A patient on two sides stops the command, and with --allow-leak stands on every output."""
     lines = (phantoms / "labels.csv").read_text().splitlines()
     leaked = tmp_path / "leaked"
@@ -152,8 +190,8 @@ def test_leak_is_refused_or_marks_every_output(phantoms, tmp_path):
             (leaked / path.name).symlink_to(path)
     moved = next(line for line in lines if line.endswith(",train")).removesuffix(",train") + ",val"
     (leaked / "labels.csv").write_text("\n".join([*lines, moved]) + "\n")
-    assert "two sides" in str(curve_of(leaked, tmp_path / "no").exception)
-    said = curve_of(leaked, tmp_path / "out", "--allow-leak")
+    assert "--allow-leak" in str(curve_of(leaked, tmp_path / "no").exception)
+    said = curve_of(leaked, tmp_path / "out", "--allow-leak", "--weights", str(begun))
     assert said.exit_code == 0, said.output
     assert (tmp_path / "out" / "curve.md").read_text().startswith("**LEAKED")
     assert all(row["leaked"] == "yes" for row in csv.DictReader((tmp_path / "out" / "curve.csv").open()))

@@ -1,19 +1,26 @@
 """One source left out: it teaches nothing, is judged on all it has, and what cannot be learnt without it is named."""
 
 import csv
+import hashlib
 import threading
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from sliceloop.cli import app
+from training.bundle import patient_keys
+from training.checkpoint import Provenance, save_checkpoint
+from training.data.dataset import open_dataset
 from training.data.phantom import Cohort, write_phantoms
 from training.data.slices import SliceSet
 from training.kept import KeptResults
+from training.networks import build
 from training.pool import Pool
 from training.sources import NoSourceError, SourcesPlan, leave_each_source_out, summary_rows
 from training.train import TrainingStoppedError
+from training.weights import TaughtBeforeError
 
 
 def of_source(slices: SliceSet, source: str) -> SliceSet:
@@ -101,10 +108,28 @@ def test_command_writes_table_page_and_picture(tmp_path):
     """`sliceloop sources` leaves a row a source, a page and a plot."""
     cohorts = [Cohort(site, split, 2, 1) for site in ("site-a", "site-b") for split in ("train", "val")]
     write_phantoms(tmp_path / "data", cohorts, 0)
-    options = ["--architecture", "baseline_cnn", "--input-px", "32"]
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "begun.safetensors", build("baseline_cnn", 32))
+    options = ["--architecture", "baseline_cnn", "--input-px", "32", "--weights", str(tmp_path / "begun.safetensors")]
     said = CliRunner().invoke(app, ["sources", str(tmp_path / "data"), "--out", str(tmp_path / "out"), *options])
     assert said.exit_code == 0, said.output
     rows = list(csv.DictReader((tmp_path / "out" / "sources.csv").open()))
     assert len(rows) == 2 and all(row["unseen_all_slices"] == "12" and row["leaked"] == "no" for row in rows)
     assert (tmp_path / "out" / "sources.png").read_bytes().startswith(b"\x89PNG")
-    assert "left out" in (tmp_path / "out" / "sources.md").read_text()
+    page = (tmp_path / "out" / "sources.md").read_text()
+    assert "left out" in page
+    digest = hashlib.sha256((tmp_path / "begun.safetensors").read_bytes()).hexdigest()[:8]
+    assert f"begun.safetensors ({digest})" in page
+
+
+def test_source_that_taught_the_start_weights_is_not_left_out(tmp_path):
+    """A left-out source whose training patients taught the weights before is no unseen one."""
+    write_phantoms(tmp_path / "data", [Cohort(site, "train", 1, 1) for site in ("site-a", "site-b")], 0)
+    taught = [row.patient_id for row in open_dataset(tmp_path / "data").rows if row.source.endswith("site-b")]
+    save_checkpoint(
+        tmp_path / "seen.safetensors", build("baseline_cnn", 32), Provenance(train_patient_keys=patient_keys(taught))
+    )
+    options = ["--architecture", "baseline_cnn", "--input-px", "32", "--weights", str(tmp_path / "seen.safetensors")]
+    said = CliRunner().invoke(app, ["sources", str(tmp_path / "data"), "--out", str(tmp_path / "out"), *options])
+    assert isinstance(said.exception, TaughtBeforeError)
+    assert said.exception.patients == tuple(sorted(taught))

@@ -8,7 +8,7 @@ import torch
 
 from training import vision
 from training.evaluate import log_loss
-from training.export import ParityError, check_parity, export_onnx, fit_temperature
+from training.export import ParityError, check_parity, export_onnx, fit_temperature, is_at_bound
 from training.grey_stem import with_grey_stem
 from training.networks import ARCHITECTURES, UnknownArchitectureError, build, paper_variant
 
@@ -181,6 +181,19 @@ def test_temperature_calibrates_and_stays_in_bounds():
     assert temperature > 1.5
     assert log_loss(logits, labels, temperature) <= min(log_loss(logits, labels, t) for t in (1.0, 1.5, 3.0, 5.0, 8.0))
     assert fit_temperature(np.eye(3)[labels] * 20, labels) >= 0.25
+
+
+def test_a_few_slices_do_not_make_the_temperature_run_away():
+    """Where every temperature is too low for log loss, 24 slices end inside the bounds; broken logits are told."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 8)
+    said = np.where(random.random(24) < 0.55, labels, (labels + 1) % 3)
+    logits = np.eye(3)[said] * 4 + np.array([0, 6, 0])  # sure of itself, and fond of one class
+    assert log_loss(logits, labels, 50) < log_loss(logits, labels, 10)
+    temperature = fit_temperature(logits, labels)
+    assert 2 < temperature < 8
+    assert not is_at_bound(temperature)
+    assert is_at_bound(fit_temperature(np.eye(3)[(labels + 1) % 3] * 1e5, labels))
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet_lite0", "mobilenetv4_conv_small"])

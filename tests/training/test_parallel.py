@@ -55,6 +55,18 @@ def test_torchrun_with_two_processes_learns_what_one_learns(tmp_path):
         assert theirs.train_accuracy == ours.train_accuracy
 
 
+def test_a_refusal_of_two_processes_is_said_once(tmp_path):
+    """What every process refuses, the first one says; also what the first finds while the others wait for it."""
+    write_phantoms(tmp_path, [Cohort("site-a", "train", 1, 1), Cohort("site-a", "val", 1, 1)], seed=1)
+    min((tmp_path / "images").rglob("*.png")).write_bytes(b"no image")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run = ("--out", str(tmp_path / "out"), "--architecture", "baseline_cnn")
+    with start({}, *torchrun, "-m", "sliceloop", "train", str(tmp_path), *run) as two:
+        said, _ = two.communicate(timeout=DEADLINE_S)
+    assert two.returncode != 0
+    assert said.count("repair it or take it out of the data set") == 1
+
+
 TWO = """
 import os, pathlib, sys, threading
 sys.path[:0] = sys.argv[2:]

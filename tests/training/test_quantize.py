@@ -12,10 +12,10 @@ import torch
 
 from protocol.labels import LABELS, Label
 from sliceloop.quantize_run import MissingSplitError, quantize_bundle
-from training.bundle import Bundle, BundleError, Report, read_bundle, write_bundle
+from training.bundle import Bundle, BundleError, Report, patient_keys, read_bundle, write_bundle
 from training.checkpoint import dumps
 from training.data.dataset import load_split, open_dataset
-from training.data.slices import LabelledSlice
+from training.data.slices import LabelledSlice, LeakError
 from training.evaluate import evaluate
 from training.export import ParityError, export_onnx
 from training.model.reader import Calibration, OnnxReader
@@ -214,3 +214,20 @@ def test_a_checkpoint_that_is_not_the_networks_and_a_missing_split_are_refused(d
         (without_val / file.name).symlink_to(file)
     with pytest.raises(MissingSplitError, match="no val slice"):
         quantize_bundle(tmp_path / "torn", without_val, tmp_path / "int8", cache=None)
+
+
+def test_a_leak_of_the_training_or_of_the_data_marks_the_int8_network(data, tmp_path, capsys):
+    """What the float network leaked, int8 leaks too; patients that taught it may not judge it."""
+    bundle = fitted_bundle(data)
+    leaked = bundle.report.model_copy(update={"leaked_patients": 2})
+    write_bundle(tmp_path / "leaked", Bundle(bundle.model, bundle.checkpoint, leaked))
+    quantize_bundle(tmp_path / "leaked", data, tmp_path / "int8", cache=None)
+    assert capsys.readouterr().out.startswith("LEAKED: 2 patients")
+    assert read_bundle(tmp_path / "int8").report.leaked_patients == 2
+    judged = {row.patient_id for row in open_dataset(data).rows if row.split == "val"}
+    taught = bundle.report.model_copy(update={"train_patient_keys": patient_keys(judged)})
+    write_bundle(tmp_path / "taught", Bundle(bundle.model, bundle.checkpoint, taught))
+    with pytest.raises(LeakError, match="--allow-leak"):
+        quantize_bundle(tmp_path / "taught", data, tmp_path / "no", cache=None)
+    quantize_bundle(tmp_path / "taught", data, tmp_path / "marked", cache=None, allow_leak=True)
+    assert read_bundle(tmp_path / "marked").report.leaked_patients == len(judged)

@@ -77,6 +77,13 @@ def test_budget_keeps_the_shares_of_the_classes():
     assert np.bincount(budget(slices(), 3, 0).labels).tolist() == [1, 1, 1]
 
 
+def test_budget_without_a_class_names_it():
+    """Where a class has no patient, no budget can be met, and the class is named."""
+    everything = slices()
+    with pytest.raises(BudgetError, match="no patient with Pneumonia to learn from"):
+        budget(everything.select(everything.labels != 1), 10, 0)
+
+
 @pytest.mark.parametrize("patients", [2, 161])
 def test_budget_that_cannot_be_met_is_refused(patients):
     """Fewer patients than classes, or more than there are, are refused with how many there are."""

@@ -250,3 +250,22 @@ def test_broken_numbers_are_a_dead_run(slices):
     broken.net.fc3.bias.data.fill_(float("nan"))
     with pytest.raises(DeadRunError, match="loss nan"):
         train(broken, *slices, SHORT)
+
+
+def test_network_whose_answers_differ_by_dropout_alone_is_a_dead_run(slices):
+    """In training dropout makes answers differ; on validation nothing is left of it, and nothing is released."""
+    blind = network("squeezenet1_1")
+    blind.net.features[0].weight.data.zero_()
+    blind.net.features[0].bias.data.fill_(10)
+    with pytest.raises(DeadRunError, match="the same answer to every validation slice"):
+        train(blind, *slices, ONE_EPOCH.model_copy(update={"learning_rate": 1e-12}))
+
+
+def test_told_loss_is_plain_cross_entropy_whatever_smoothing_the_labels_have(slices):
+    """Training's loss and validation's can be drawn into one picture."""
+    losses = []
+    for smoothing in (0.0, 0.5):
+        steps = []
+        train(network(), *slices, ONE_EPOCH.model_copy(update={"label_smoothing": smoothing}), on_step=steps.append)
+        losses.append(steps[0].loss)
+    assert losses[0] == losses[1]

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sliceloop.training_run import BadSettingError, TrainRequest, UnknownSourceError, train_folder, train_settings
+from sliceloop.training_run import BadSettingError, TrainRequest, train_folder, train_settings
 from training.bundle import read_bundle
+from training.data.dataset import UnknownSourceError
 from training.data.labelled import COLUMNS
 from training.data.phantom import Cohort, write_phantoms
 from training.data.slices import LeakError
 from training.provenance import code_commit
 from training.sampling import BudgetError
 from training.throughput import Course, Race, ours, plain
+from training.weights import TaughtBeforeError, UntrainedBodyError
 
 SETTINGS = train_settings(epochs=2, batch=4, seed=5)
 
@@ -119,3 +121,67 @@ def test_both_ways_are_measured(phantoms, tmp_path):
     plan = Race("baseline_cnn", 32, batch=2, threads=1, steps=1, warmup_steps=1, rounds=1)
     assert ours(course, plan) > 0
     assert plain(course, plan) > 0
+
+
+@pytest.fixture(scope="module")
+def first(phantoms, tmp_path_factory) -> Path:
+    """A bundle that learnt from the phantoms' train split."""
+    return run(phantoms, tmp_path_factory.mktemp("first") / "out")
+
+
+def swapped(phantoms: Path, folder: Path, sides: dict[str, str]) -> Path:
+    """Write a labels.csv of the same slices on other sides."""
+    folder.mkdir()
+    rows = [
+        {**row, "file": str(phantoms / row["file"]), "split": sides.get(row["split"], row["split"])}
+        for row in rows_of(phantoms)
+    ]
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def test_patients_of_the_start_weights_are_remembered_and_not_judged(phantoms, first, tmp_path):
+    """Who taught the weights that a training starts from may not choose its epoch, and is listed in its bundle."""
+    weights = str(first / "checkpoint.safetensors")
+    turned = swapped(phantoms, tmp_path / "turned", {"train": "val", "val": "train"})
+    with pytest.raises(TaughtBeforeError, match=r"start weights checkpoint\.safetensors \([0-9a-f]{8}\)") as caught:
+        run(turned, tmp_path / "refused", weights=weights)
+    assert len(caught.value.patients) == 12
+    assert read_bundle(run(turned, tmp_path / "marked", weights=weights, allow_leak=True)).report.leaked_patients == 12
+    few = read_bundle(run(phantoms, tmp_path / "few", weights=weights, patients=3)).report
+    assert (few.n_train_patients, few.leaked_patients, few.start_patients_known) == (3, 0, True)
+    assert few.train_patient_keys == read_bundle(first).report.train_patient_keys
+    told = json.loads((tmp_path / "few" / "checkpoint.json").read_text())["provenance"]
+    assert told["train_patient_keys"] == list(few.train_patient_keys)
+    assert told["start_weights"].startswith("checkpoint.safetensors (")
+
+
+@pytest.mark.parametrize("mode", ["finetune", "head"])
+def test_a_leak_in_the_start_weights_marks_what_starts_from_them(phantoms, tmp_path, capsys, mode):
+    """The mark goes from checkpoint to checkpoint, for it is in the weights."""
+    leaking(phantoms, tmp_path / "leaking")
+    leaked = run(tmp_path / "leaking", tmp_path / "leaked", allow_leak=True)
+    weights = str(leaked / "checkpoint.safetensors")
+    sound = swapped(phantoms, tmp_path / "sound", {})
+    capsys.readouterr()
+    out = run(sound, tmp_path / "out", weights=weights, mode=mode)
+    assert read_bundle(out).report.leaked_patients == 1
+    assert json.loads((out / "checkpoint.json").read_text())["provenance"]["leaked_patients"] == 1
+    assert "LEAKED: 1 patients" in capsys.readouterr().out
+
+
+def test_a_last_layer_over_random_weights_is_refused(phantoms, tmp_path):
+    """Head mode without weights learns from noise; the message says what to give."""
+    with pytest.raises(UntrainedBodyError, match=r"--weights imagenet or a file's path.*--mode finetune"):
+        run(phantoms, tmp_path / "out", mode="head")
+
+
+def test_parity_is_printed_and_kept(phantoms, tmp_path, capsys):
+    """How far ONNX and torch are apart stands in the report and on the terminal."""
+    report = read_bundle(run(phantoms, tmp_path / "out")).report
+    assert 0 <= report.parity_difference < 1e-3
+    said = capsys.readouterr().out
+    assert f"ONNX and torch differ by up to {report.parity_difference:.2g} in logits on 3 of them" in said

@@ -10,12 +10,14 @@ from safetensors.torch import save_file
 from protocol.labels import LABELS, Label
 from training import vision
 from training.checkpoint import CheckpointError, save_checkpoint
+from training.judging.subject import open_subject
 from training.networks import build
 from training.weights import (
     BrokenWeightsError,
     ClassOrderError,
     ForeignWeightsError,
     NoImagenetWeightsError,
+    PapersWeightsError,
     UnreadableWeightsError,
     WeightsError,
     imagenet_weights,
@@ -229,3 +231,12 @@ def test_the_papers_baseline_answers_as_in_the_paper(slices):
             hidden = torch.nn.functional.linear(hidden, weights[f"{layer}.weight"], weights[f"{layer}.bias"]).relu()
         expected = torch.nn.functional.linear(hidden, weights["fc3.weight"], weights["fc3.bias"])
         torch.testing.assert_close(network(slices)[0], expected, rtol=1e-4, atol=1e-3)
+
+
+@needs_shared
+def test_the_papers_weights_are_read_as_the_paper_read_them_or_not_at_all(tmp_path):
+    """A baseline_cnn would read other greys than they learnt from; without a name the right one is chosen."""
+    with pytest.raises(PapersWeightsError, match="ask for seed_baseline_cnn"):
+        load_network(SEED_BASELINE, "baseline_cnn", 256)
+    subject = open_subject(SEED_BASELINE, tmp_path)
+    assert (subject.architecture, subject.input_px, subject.learnt) == ("seed_baseline_cnn", 256, None)

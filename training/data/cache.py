@@ -41,6 +41,7 @@ _PROBES = 64
 _BUSY_S = 120.0
 """How long a process waits for another one that is writing its batch."""
 _MAX_WORKERS = 8
+_MB, _GB = 1e6, 1e9
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TABLES = """
     CREATE TABLE IF NOT EXISTS slices (key BLOB PRIMARY KEY, at INTEGER NOT NULL UNIQUE, crc INTEGER NOT NULL);
@@ -60,10 +61,11 @@ class CacheFullError(CacheError):
 
 
 class CachingStoppedError(Exception):
-    """The caching was stopped after `done` of `total` slices; the next time it goes on from there."""
+    """Reading was stopped after `done` of `total` slices; with a cache, the next time goes on from there."""
 
-    def __init__(self, done: int, total: int) -> None:
-        super().__init__(f"stopped after {done} of {total} slices; start it again to go on from there")
+    def __init__(self, done: int, total: int, *, kept: bool = True) -> None:
+        again = "start it again to go on from there" if kept else "nothing is kept: a --cache would go on from there"
+        super().__init__(f"stopped after {done} of {total} slices; {again}")
         self.done = done
         self.total = total
 
@@ -260,7 +262,7 @@ class _Run:
         """Raise ENOSPC now when the missing slices cannot fit, and not in an hour."""
         needed, free = len(self._missing) * SLICE_BYTES, shutil.disk_usage(self._pixels.parent).free
         if needed > free:
-            raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+            raise OSError(errno.ENOSPC, f"{_size(needed)} are needed, {_size(free)} are free")
 
     def decode(self, pool: ThreadPoolExecutor, batch: int, stop: threading.Event) -> None:
         """Decode the missing ones, a commit a batch."""
@@ -310,6 +312,10 @@ class _Run:
     def _tell(self) -> None:
         if self._on_slice is not None:
             self._on_slice(self._done, len(self._rows))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / _GB:.1f} GB" if n_bytes >= _GB else f"{n_bytes / _MB:.1f} MB"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -85,8 +85,8 @@ class Findings:
 
     @property
     def is_clean(self) -> bool:
-        """Tell whether figures from this data set could be believed, and all of its files read."""
-        return not (self.leaked or self.copies or self.unreadable)
+        """Tell whether something can be learnt, figures from it be believed, and all files be read."""
+        return not (self.leaked or self.copies or self.unreadable or self.one_class)
 
 
 def check_dataset(

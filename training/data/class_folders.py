@@ -1,14 +1,16 @@
 """A folder a class (Normal, Pneumonia, COVID-19), perhaps under train, val and test; a rule names the patient."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from protocol.labels import Label
+from protocol.labels import LABELS, Label
 from training.data.labelled import LabelsError, NoLabelsError, UnknownLabelError
 from training.data.patient_rule import PatientRule, PatientRuleError
-from training.data.slices import LabelledSlice, is_held_back
+from training.data.slices import LabelledSlice, hashed_place, is_held_back
 
 CLASS_NAMES = {
     "normal": Label.NORMAL,
@@ -40,6 +42,8 @@ SPLIT_NAMES = {
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
 """Files with other endings are no slices; a folder may hold notes and thumbnails beside them."""
 _NAMED = 5
+_NO_SHARE = 1e-9
+"""Shares add up to 1 but for rounding."""
 
 
 class NoPatientInNameError(LabelsError):
@@ -54,15 +58,27 @@ class HashedSplits:
     test: float = 0.15
     seed: int = 0
 
-    def split(self, patient: str) -> str:
-        """Return the patient's side."""
+    def sides(self, patients: Iterable[str]) -> dict[str, str]:
+        """Return the side of each patient of one class.
+
+        The hash of the id alone decides, so that who comes later moves nobody, but where it leaves a side without a
+        patient although there are enough for all: then the nearest ones stand in.
+        """
+        ranked = sorted(set(patients), key=lambda patient: hashed_place(patient, self.seed))
+        shares = {"test": self.test, "val": self.val, "train": 1 - self.test - self.val}
+        wanted = [side for side, share in shares.items() if share > _NO_SHARE]
+        counts = Counter(self._by_hash(patient) for patient in ranked)
+        if len(ranked) >= len(wanted):
+            for side in wanted:
+                if not counts[side]:
+                    counts[side] += 1
+                    counts[counts.most_common(1)[0][0]] -= 1
+        return dict(zip(ranked, chain.from_iterable([side] * counts[side] for side in shares), strict=True))
+
+    def _by_hash(self, patient: str) -> str:
         if is_held_back(patient, self.test, self.seed):
             return "test"
         return "val" if is_held_back(patient, self.test + self.val, self.seed) else "train"
-
-    def without_test(self, patient: str) -> str:
-        """Return the patient's side where a test folder exists and only val has to be held back."""
-        return "val" if is_held_back(patient, self.val, self.seed) else "train"
 
 
 @dataclass(frozen=True)
@@ -100,9 +116,18 @@ def list_class_folders(
     patients = _patients(folder, [path for _, path in files], rule)
     source = folder.resolve().name
     has = {place.split for place in places}
+    undecided = {None, "train"} if "val" not in has else {None}
+    labels = {
+        patient: place.label for (place, _), patient in zip(files, patients, strict=True) if place.split in undecided
+    }
+    sides = _sides(labels, hashed if None in has else replace(hashed, test=0.0))
     rows = [
         LabelledSlice(
-            path.relative_to(folder).as_posix(), place.label, patient, source, _side(place, patient, has, hashed)
+            path.relative_to(folder).as_posix(),
+            place.label,
+            patient,
+            source,
+            sides[patient] if place.split in undecided else str(place.split),
         )
         for (place, path), patient in zip(files, patients, strict=True)
     ]
@@ -156,18 +181,22 @@ def _patients(folder: Path, files: list[Path], rule: PatientRule) -> list[str]:
     return [patient for patient in found if patient]
 
 
-def _side(place: _Place, patient: str, has: set[str | None], hashed: HashedSplits) -> str:
-    if place.split is None:
-        return hashed.split(patient)
-    if place.split == "train" and "val" not in has:
-        return hashed.without_test(patient)
-    return place.split
+def _sides(labels: Mapping[str, Label], hashed: HashedSplits) -> dict[str, str]:
+    """Return the side of each patient, class by class."""
+    sides: dict[str, str] = {}
+    for label in LABELS:
+        sides |= hashed.sides(patient for patient, its in labels.items() if its == label)
+    return sides
 
 
 def _decided(has: set[str | None], hashed: HashedSplits) -> tuple[str, ...]:
     if None in has:
         shares = f"{hashed.val:.0%} of the patients to val and {hashed.test:.0%} to test"
-        return (f"the folders name no split: a hash of each patient's id sends {shares} (seed {hashed.seed})",)
+        return (
+            f"the folders name no split: a hash of each patient's id sends {shares} (seed {hashed.seed}), "
+            "of each class at least one where it can",
+        )
     if "val" not in has:
-        return (f"there is no val folder: a hash of the id moves {hashed.val:.0%} of train's patients there",)
+        moved = f"{hashed.val:.0%} of train's patients there, of each class at least one where it can"
+        return (f"there is no val folder: a hash of the id moves {moved}",)
     return ()

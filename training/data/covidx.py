@@ -7,7 +7,6 @@ github.com/haydengunraj/COVIDNet-CT, docs/dataset.md, dataset.py and dataset_con
 
 import csv
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,7 +34,7 @@ _FIELDS = (2, 6)
 _PATIENT_COLUMNS = ("patientid", "patient", "pid")
 _FILE_COLUMNS = ("filename", "file", "image")
 _SCAN = re.compile(r"(volume-covid19-A-\d+)_\d+")
-"""TCIA numbers the scans of one person: A-0256_0 and A-0256_1; metadata.csv takes them for two patients."""
+"""TCIA numbers the scans of one person: A-0256_0 and A-0256_1; metadata.csv takes them for two patients, we do not."""
 _NAMED = 5
 
 
@@ -71,7 +70,8 @@ def is_covidx(folder: Path) -> bool:
 def list_covidx(folder: Path, rule: PatientRule | None = None, *, allow_missing: bool = False) -> list[LabelledSlice]:
     """Read the lists of a COVIDx CT folder, with files that are not there only where allowed.
 
-    The patient comes from metadata.csv, or from the rule where one is given. Raises a `LabelsError` with file and line.
+    The patient comes from metadata.csv, where all numbered scans of a person are one patient, or from the rule where
+    one is given. Raises a `LabelsError` with file and line.
     """
     entries = [entry for split, path in _one_list_a_split(folder).items() for entry in _read_list(path, split)]
     if not entries:
@@ -82,19 +82,17 @@ def list_covidx(folder: Path, rule: PatientRule | None = None, *, allow_missing:
     patients = _patients(folder, entries, rule)
     place = PurePosixPath(*images.relative_to(folder).parts)
     return [
-        LabelledSlice(str(place / entry.file), entry.label, patient.id, patient.source, entry.split, entry.box)
+        LabelledSlice(
+            str(place / entry.file),
+            entry.label,
+            patient.id,
+            patient.source,
+            entry.split,
+            entry.box,
+            f"{entry.path.name}, line {entry.line}",
+        )
         for entry, patient in zip(entries, patients, strict=True)
     ]
-
-
-def scans_apart(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
-    """Return the people whose numbered scans stand in more than one split as if they were several patients, sorted."""
-    splits = defaultdict(set)
-    for row in rows:
-        scan = _SCAN.fullmatch(row.patient_id)
-        if scan:
-            splits[scan[1]].add(row.split)
-    return tuple(sorted(person for person, sides in splits.items() if len(sides) > 1))
 
 
 def _lists(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -176,7 +174,7 @@ def _patients(folder: Path, entries: Sequence[_Entry], rule: PatientRule | None)
 def _finder(folder: Path, rule: PatientRule | None) -> Callable[[PurePosixPath], _Patient | None]:
     by_file, by_id = _read_metadata(folder / METADATA_FILE, needed=rule is None)
     if rule is None:
-        return lambda file: by_file.get(file.name) or _longest(file.stem, by_id)
+        return lambda file: _person(by_file.get(file.name) or _longest(file.stem, by_id))
 
     def by_rule(file: PurePosixPath) -> _Patient | None:
         patient = rule.patient(str(file))
@@ -184,6 +182,11 @@ def _finder(folder: Path, rule: PatientRule | None) -> Callable[[PurePosixPath],
         return _Patient(patient, known.source if known else UNKNOWN_SOURCE) if patient else None
 
     return by_rule
+
+
+def _person(patient: _Patient | None) -> _Patient | None:
+    scan = patient and _SCAN.fullmatch(patient.id)
+    return _Patient(scan[1], patient.source) if patient and scan else patient
 
 
 def _read_metadata(path: Path, *, needed: bool) -> tuple[dict[str, _Patient], dict[str, _Patient]]:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.data.cache import SliceCache
+from training.data.cache import CachingStoppedError, OnSlice, SliceCache
 from training.data.class_folders import HashedSplits, is_class_folders, list_class_folders
-from training.data.covidx import is_covidx, list_covidx, scans_apart
+from training.data.covidx import is_covidx, list_covidx
 from training.data.labelled import (
     LABELS_FILE,
     NoLabelsError,
@@ -19,7 +19,13 @@ from training.data.labelled import (
 from training.data.patient_rule import PatientRule
 from training.data.slices import LabelledSlice, SliceSet
 
-_NAMED_PATIENTS = 5
+
+class UnknownSourceError(ValueError):
+    """A source to leave out that the data set does not have."""
+
+
+class NothingLeftError(ValueError):
+    """Every source of the data set was left out."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,15 @@ class DataSet:
     notes: tuple[str, ...] = ()
 
     def without_sources(self, sources: Sequence[str]) -> "DataSet":
-        """Return the data set without the slices of these sources."""
-        return replace(self, rows=tuple(row for row in self.rows if row.source not in sources))
+        """Return the data set without the slices of these sources; raises `UnknownSourceError`, `NothingLeftError`."""
+        known = sorted({row.source for row in self.rows})
+        unknown = [source for source in sources if source not in known]
+        if unknown:
+            raise UnknownSourceError(f"no source {', '.join(unknown)} to leave out; there are {', '.join(known)}")
+        rows = tuple(row for row in self.rows if row.source not in sources)
+        if not rows:
+            raise NothingLeftError(f"{self.folder} has no source but {', '.join(known)}: leave one of them in")
+        return replace(self, rows=rows)
 
 
 def open_dataset(
@@ -72,15 +85,23 @@ def load_split(
     """Return a split's slices, decoded once into the cache's folder and mapped from there afterwards.
 
     Without a cache all of them are decoded into memory. `on_slice` hears how many of how many are done; a file that
-    cannot be read goes to `on_unreadable` and is left out. Raises `UnreadableSliceError` where there is none, and with
-    a cache a `CacheError`, or `CachingStoppedError` when `stop` is set: what is cached stays.
+    cannot be read goes to `on_unreadable` and is left out. Raises `UnreadableSliceError` where there is none,
+    `CachingStoppedError` when `stop` is set (what is cached stays), and with a cache a `CacheError`.
     """
     rows = [row for row in dataset.rows if row.split == split]
     if cache is None:
-        return load_slices(dataset.folder, rows, on_slice, on_unreadable)
-    return SliceCache(cache).load(
-        dataset.folder, rows, on_slice=on_slice, on_unreadable=on_unreadable, stop=stop or threading.Event()
-    )
+        return load_slices(dataset.folder, rows, _stoppable(on_slice, stop), on_unreadable)
+    return SliceCache(cache).load(dataset.folder, rows, on_slice=on_slice, on_unreadable=on_unreadable, stop=stop)
+
+
+def _stoppable(on_slice: OnSlice | None, stop: threading.Event | None) -> OnSlice:
+    def heard(done: int, total: int) -> None:
+        if stop is not None and stop.is_set():
+            raise CachingStoppedError(done, total, kept=False)
+        if on_slice is not None:
+            on_slice(done, total)
+
+    return heard
 
 
 def _list(
@@ -91,8 +112,7 @@ def _list(
     if not folder.is_dir():
         raise NoLabelsError(folder, None, "is not a folder; give the folder of a data set")
     if is_covidx(folder):
-        rows = list_covidx(folder, rule, allow_missing=allow_missing)
-        return rows, _doubts(rows)
+        return list_covidx(folder, rule, allow_missing=allow_missing), ()
     if is_class_folders(folder):
         return list_class_folders(folder, rule, hashed)
     raise NoLabelsError(
@@ -100,15 +120,4 @@ def _list(
         None,
         f"holds neither a {LABELS_FILE}, nor COVIDx CT's lists (train_COVIDx_CT-2A.txt), nor a folder for each class "
         "(Normal, Pneumonia, COVID-19)",
-    )
-
-
-def _doubts(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
-    apart = scans_apart(rows)
-    if not apart:
-        return ()
-    named = ", ".join(apart[:_NAMED_PATIENTS])
-    return (
-        f"{len(apart)} people have scans in more than one split that count as different patients: {named}; a patient "
-        r"rule that drops the scan's number makes them one",
     )

@@ -4,6 +4,7 @@ import csv
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from os.path import normpath
 from pathlib import Path
 
 import numpy as np
@@ -100,23 +101,36 @@ def list_labels(folder: Path, *, allow_missing: bool = False) -> list[LabelledSl
 
 
 def check_patients(where: Path, rows: Sequence[LabelledSlice], *, allow_leak: bool = False) -> tuple[str, ...]:
-    """Return the patients on two sides of the split, none unless a leak is allowed.
+    """Return the patients on two sides of the split, or with a file that is; none unless a leak is allowed.
 
     Raises `LeakError` unless it is; warns with `TwoLabelsWarning`. `where` is the list that is to blame.
     """
-    leaked = on_two_sides(rows)
+    twice = {row.patient_id for row in files_on_two_sides(rows)}
+    leaked = tuple(sorted(twice.union(on_two_sides(rows))))
     if leaked and not allow_leak:
-        raise LeakError(leaked, str(where))
+        raise LeakError(leaked, f"{where}; the same file is there under several of them" if twice else str(where))
     torn = with_two_labels(rows)
     if torn:
         named = ", ".join(torn[:_NAMED_PATIENTS])
-        warnings.warn(f"{where}: {len(torn)} patient(s) have two labels: {named}", TwoLabelsWarning, stacklevel=3)
+        warnings.warn(
+            f"{where}: {len(torn)} patient(s) have two labels: {named}; mend what is wrong "
+            "(`sliceloop data check --json FILE` lists them all), or go on if both are meant",
+            TwoLabelsWarning,
+            stacklevel=3,
+        )
     return leaked
 
 
 def on_two_sides(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
     """Return the patients who stand in more than one split, sorted."""
     return _with_several((row.patient_id, row.split) for row in rows)
+
+
+def files_on_two_sides(rows: Sequence[LabelledSlice]) -> tuple[LabelledSlice, ...]:
+    """Return the rows whose file stands in more than one split, under whatever patient."""
+    names = [normpath(row.file) for row in rows]
+    twice = set(_with_several((name, row.split) for name, row in zip(names, rows, strict=True)))
+    return tuple(row for name, row in zip(names, rows, strict=True) if name in twice)
 
 
 def with_two_labels(rows: Sequence[LabelledSlice]) -> tuple[str, ...]:
@@ -176,7 +190,9 @@ def _check_box(row: LabelledSlice, frame: NDArray[np.uint8]) -> None:
     height, width = frame.shape
     if box is not None and (box.bottom > height or box.right > width):
         raise UnreadableSliceError(
-            row.file, f"its box ends at {box.right}, {box.bottom}, outside the image of {width}x{height} px"
+            row.file,
+            f"its box{f' ({row.listed})' if row.listed else ''} ends at {box.right}, {box.bottom}, outside the image "
+            f"of {width}x{height} px",
         )
 
 

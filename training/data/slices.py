@@ -25,7 +25,8 @@ class LeakError(ValueError):
         more = len(self.patients) - _NAMED_PATIENTS
         named = ", ".join(self.patients[:_NAMED_PATIENTS]) + (f" and {more} more" if more > 0 else "")
         super().__init__(
-            f"{len(self.patients)} patient(s) on two sides of the split ({where}): {named}; split by patient"
+            f"{len(self.patients)} patient(s) on two sides of the split ({where}): {named}; split by patient, or "
+            "reproduce a leaked result with --allow-leak, which marks all outputs"
         )
 
 
@@ -69,6 +70,8 @@ class LabelledSlice:
     split: str
     box: Box | None = None
     """Where the body is, for data sets that say so; otherwise it is found."""
+    listed: str = ""
+    """File and line of the list that says so, where a person may have to mend it."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,12 @@ def split_patients(patients: Iterable[str], fraction: float, seed: int) -> tuple
 
 def is_held_back(patient: str, fraction: float, seed: int) -> bool:
     """Tell the side of one patient; see `split_patients`."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
-    return int.from_bytes(digest[:8]) < fraction * 2**64
+    return hashed_place(patient, seed) < fraction * 2**64
+
+
+def hashed_place(patient: str, seed: int) -> int:
+    """Return where the hash puts a patient, 0 to 2**64; those nearest to 0 are held back first."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{patient}".encode()).digest()[:8])
 
 
 def split_sha256(train: SliceSet, held_back: SliceSet) -> str:

@@ -15,6 +15,7 @@ from training.explore.findings import FORMAT, Findings, Story, count_lungs, libr
 from training.explore.intensities import PatientValues, by_patient, measure
 from training.explore.shortcuts import audit
 from training.explore.views import Views, look
+from training.provenance import code_commit
 
 MOST_AUDITED = 12_000
 """The audit takes whole patients, drawn by the seed, until it has so many slices: minutes of fitting."""
@@ -143,6 +144,7 @@ def _story(
         audited_slices=len(views.labels),
         audited_patients=len(set(views.patients)),
         versions=library_versions(),
+        commit=code_commit(),
     )
 
 

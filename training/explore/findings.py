@@ -54,6 +54,8 @@ class Story(BaseModel):
     audited_slices: int
     audited_patients: int
     versions: dict[str, str]
+    commit: str | None = None
+    """Of our code; None outside its repository."""
 
 
 class Findings(BaseModel):

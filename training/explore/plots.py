@@ -24,7 +24,7 @@ from training.explore.sentences import (
     within_title,
 )
 from training.explore.shortcuts import CLASS, SOURCE, Row
-from training.judging.canvas import CLASS_COLOURS, FAINT, INK
+from training.judging.canvas import CLASS_COLOURS, FAINT, INK, head_leaked
 
 COUNTS, INTENSITIES, EFFECTS = "counts.png", "intensities.png", "effects.png"
 SHORTCUTS, SHORTCUTS_WITHIN = "shortcuts.png", "shortcuts-within-sources.png"
@@ -297,7 +297,7 @@ def _finish(axes: Axes) -> None:
 def _png(figure: Figure, findings: Findings) -> bytes:
     if findings.story.leaked_patients:
         text = f"{findings.story.leaked_patients} patients stand on two sides of this data set's split"
-        figure.supxlabel(text, color="#B00020", fontsize=_TEXT_PT)
+        head_leaked(figure, f"LEAKED: {text}")
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
     return png.getvalue()

@@ -54,18 +54,18 @@ def _head(findings: Findings) -> list[str]:
     story = findings.story
     together = "; ".join(f"{name} = {', '.join(sources)}" for name, sources in story.together.items())
     return [
-        f"# What {story.data} shows before any network is trained",
-        "Research use only; nothing here is fit for diagnosis. The report holds no picture of a patient and no id.",
         f"**LEAKED: {story.leaked_patients} patients stand on two sides of this data set's split.** Nothing below uses "
         "the split, but whatever is trained on it and judged on it says nothing about new patients."
         if story.leaked_patients
         else "",
+        f"# What {story.data} shows before any network is trained",
+        "Research use only; nothing here is fit for diagnosis. The report holds no picture of a patient and no id.",
         f"{story.n_slices} slices of {story.n_patients} patients"
         + (f"; {story.unreadable} listed files could not be read" if story.unreadable else "")
         + (f". Taken as one source below Figure 1: {together}" if together else "")
         + f". Seed {story.seed}; list sha256 `{story.list_sha256[:16]}`; "
         + ", ".join(f"{name} {version}" for name, version in story.versions.items())
-        + ".",
+        + f"; commit {story.commit or 'not known'}.",
         "## In short",
         _bullets(
             [

@@ -8,14 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from protocol.labels import Label
+from training.durable import write_atomically
 from training.evaluate import Estimate
-from training.judging.durable import write_atomically
 from training.judging.unseen import LeakMark
 
 CLASS_COLOURS: Mapping[Label, str] = {Label.NORMAL: "#0072B2", Label.PNEUMONIA: "#E69F00", Label.COVID_19: "#D55E00"}
 """Told apart by colour-blind eyes too (Okabe and Ito 2008)."""
 INK, FAINT, SECOND = "#333333", "#999999", "#009E73"
 _DPI = 120
+_TITLE_PT = 11
 _HEADROOM = 1.02
 _LEGEND_BELOW = 5.5
 """From the axis to the legend below it in letters' heights: past the tick labels and the axis' name."""
@@ -29,7 +30,7 @@ def figure(
     """Return a figure of so many inches and its panels, side by side, titled on top."""
     canvas = Figure(figsize=(width, height), layout="constrained")
     axes = canvas.subplots(1, panels, squeeze=False, sharey=sharey)[0]
-    canvas.suptitle(title, fontsize=11, color=INK)
+    canvas.suptitle(title, fontsize=_TITLE_PT, color=INK)
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
@@ -51,11 +52,16 @@ def save(canvas: Figure, path: Path, leak: LeakMark | None) -> Path:
             va="center",
             zorder=9,
         )
-        canvas.supxlabel("LEAKED: patients on both sides, says nothing about new ones", color="#CC0000", fontsize=10)
+        head_leaked(canvas, "LEAKED: patients on both sides, says nothing about new ones")
     png = io.BytesIO()
     canvas.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
     write_atomically(path, png.getvalue())
     return path
+
+
+def head_leaked(canvas: Figure, sentence: str) -> None:
+    """Put the sentence over the title, in red: below, it would lie on a legend."""
+    canvas.suptitle(f"{sentence}\n{canvas.get_suptitle()}", color="#CC0000", fontsize=_TITLE_PT)
 
 
 def unit_square(panel: Axes, x: str, y: str) -> None:

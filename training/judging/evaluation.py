@@ -3,12 +3,12 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from protocol.labels import LABELS, Label
+from training.durable import write_atomically
 from training.judging.cost import count
-from training.judging.durable import write_atomically
 from training.judging.figures import RESAMPLES, judge
 from training.judging.page import REPORT_FILE, evaluation_page
 from training.judging.plots import draw_plots
@@ -55,7 +55,7 @@ def write_evaluation(
         by_patient=of_patients.figures,
         origin=origin(circumstances.threads, resamples, seed, circumstances.seconds),
     )
-    write_predictions(out / PREDICTIONS_FILE, predictions)
+    write_predictions(out / PREDICTIONS_FILE, replace(predictions, leaked=leak.leaked))
     plots = draw_plots(out, (by_slice, of_patients), record.model.name, leak)
     write_atomically(out / REPORT_FILE, evaluation_page(record, plots).encode())
     write_record(out, record)
@@ -73,7 +73,7 @@ def _patients(predictions: Predictions) -> dict[str, dict[Label, int]]:
 
 
 def _model_facts(subject: Subject, out: Path) -> ModelFacts:
-    report = subject.report
+    learnt = subject.learnt
     return ModelFacts(
         name=subject.name,
         architecture=subject.architecture,
@@ -83,10 +83,10 @@ def _model_facts(subject: Subject, out: Path) -> ModelFacts:
         cost=count(subject.model),
         labels=LABELS,
         temperature=subject.calibration.temperature,
-        temperature_fitted=report is not None,
+        temperature_fitted=subject.temperature_fitted,
         uncertain_below=subject.calibration.uncertain_below,
-        n_train_slices=report and report.n_train_slices,
-        n_train_patients=report and report.n_train_patients,
-        train_sources=report.train_sources if report else (),
-        split_sha256=report and report.split_sha256,
+        n_train_slices=learnt and learnt.n_train_slices,
+        n_train_patients=learnt and learnt.n_train_patients,
+        train_sources=learnt.train_sources if learnt else (),
+        split_sha256=learnt and learnt.split_sha256,
     )

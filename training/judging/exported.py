@@ -1,18 +1,38 @@
 """Weights from elsewhere as the ONNX file that would be released of them; the only part of judging that needs torch."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from protocol.labels import LABELS
-from training.checkpoint import CheckpointError, unpack
+from training.checkpoint import CheckpointError, Provenance, metadata_of, read_bytes, unpack
 from training.export import check_parity, export_onnx
 from training.judging.subject import SubjectError
 from training.model.preprocess import INPUT_PX
 from training.networks import ARCHITECTURES
-from training.weights import load_network, parse_class_order, read_weights
+from training.weights import load_network, papers_architecture, parse_class_order, read_weights
 
 _PARITY_SLICES = 4
+
+
+class Told(NamedTuple):
+    """What a weights file tells of itself; `learnt` is None unless it is a checkpoint of ours."""
+
+    architecture: str | None
+    input_px: int = INPUT_PX
+    learnt: Provenance | None = None
+
+
+def told_of(path: Path) -> Told:
+    """Return what a weights file tells of itself; raises `CheckpointError` for one of ours that cannot be used."""
+    data = read_bytes(path)
+    try:
+        unpack(data)
+    except CheckpointError:
+        return Told(papers_architecture(path))
+    told = metadata_of(data)
+    return Told(told.architecture, told.input_px, told.provenance)
 
 
 def export_weights(path: Path, architecture: str, input_px: int, labels: str | None) -> bytes:

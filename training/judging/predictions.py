@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from protocol.labels import LABELS, Label
 from training.data.slices import SliceSet
+from training.durable import write_atomically
 from training.evaluate import Labels, softmax
-from training.judging.durable import write_atomically
 from training.model.reader import OnnxReader
 
 PREDICTIONS_FILE = "predictions.csv"
-COLUMNS = ("slice_id", "label", "source", "patient_key", "split", *(f"logit_{label}" for label in LABELS))
+COLUMNS = ("slice_id", "label", "source", "patient_key", "split", *(f"logit_{label}" for label in LABELS), "leaked")
+_LEAKED = {True: "yes", False: "no"}
 SLICE_ID_DIGITS = 16
 """Hexadecimal, of a sha256: two of a million slices share an id with a chance of 1 in 37 million."""
 PATIENT_KEY_DIGITS = 12
@@ -51,6 +52,8 @@ class Predictions:
     sources: tuple[str, ...]
     patients: tuple[str, ...]
     split: str
+    leaked: bool = False
+    """Figures from these answers say nothing about new patients."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,6 +68,7 @@ class Predictions:
             tuple(self.sources[i] for i in at),
             tuple(self.patients[i] for i in at),
             self.split,
+            self.leaked,
         )
 
     def slices_sha256(self) -> str:
@@ -119,6 +123,7 @@ def by_patient(predictions: Predictions, temperature: float) -> Predictions:
         tuple(predictions.sources[i] for i in first),
         tuple(predictions.patients[i] for i in first),
         predictions.split,
+        predictions.leaked,
     )
 
 
@@ -146,6 +151,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
                 predictions.patients[i],
                 predictions.split,
                 *(f"{logit:.9g}" for logit in logits),
+                _LEAKED[predictions.leaked],
             )
         )
     write_atomically(path, text.getvalue().encode())
@@ -177,29 +183,33 @@ def difference(ours: Predictions, theirs: Predictions) -> str | None:
     return f"{patients} of {len(ours)} slices belong to other patients" if patients else None
 
 
-_Row = tuple[str, int, str, str, str, list[float]]
+_Row = tuple[str, int, str, str, str, list[float], bool]
 
 
 def _parse(path: Path, line: int, row: dict[str, str | None]) -> _Row:
     values = [row[column] for column in COLUMNS]
     if any(not value for value in values) or None in row:
         raise PredictionsError(path, line, "not a value for each column")
-    slice_name, label, source, patient, split, *logits = (value or "" for value in values)
+    slice_name, label, source, patient, split, *logits, leaked = (value or "" for value in values)
     if label not in LABELS:
         raise PredictionsError(path, line, f"label '{label}' is none of {', '.join(LABELS)}")
     try:
-        return slice_name, LABELS.index(Label(label)), source, patient, split, [float(logit) for logit in logits]
+        numbers = [float(logit) for logit in logits]
     except ValueError as error:
         raise PredictionsError(path, line, f"a logit is no number ({error})") from error
+    if leaked not in _LEAKED.values():
+        raise PredictionsError(path, line, f"leaked is '{leaked}', neither yes nor no")
+    return slice_name, LABELS.index(Label(label)), source, patient, split, numbers, leaked == _LEAKED[True]
 
 
 def _joined(path: Path, rows: Sequence[_Row]) -> Predictions:
     if not rows:
         raise PredictionsError(path, 1, "lists no slice")
-    ids, labels, sources, patients, splits, logits = zip(*rows, strict=True)
+    ids, labels, sources, patients, splits, logits, leaked = zip(*rows, strict=True)
     if len(set(splits)) > 1:
         raise PredictionsError(path, 2, f"slices of several splits ({', '.join(sorted(set(splits)))})")
-    return Predictions(ids, np.array(logits, np.float32), np.array(labels, np.int64), sources, patients, str(splits[0]))
+    numbers, indices = np.array(logits, np.float32), np.array(labels, np.int64)
+    return Predictions(ids, numbers, indices, sources, patients, str(splits[0]), any(leaked))
 
 
 def _differing_slices(ours: Predictions, theirs: Predictions) -> str:

@@ -1,23 +1,20 @@
 """evaluation.json: what was judged, on what, with which figures, and what made them."""
 
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from protocol.labels import Label
+from training.durable import write_atomically
 from training.judging.cost import Cost, processor
-from training.judging.durable import write_atomically
 from training.judging.figures import Judgement
 from training.judging.unseen import LeakMark
+from training.provenance import code_commit, versions
 
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 1
 """Grows when an older reader would misread the file."""
 _VERSIONS_OF = ("sliceloop", "numpy", "onnxruntime", "scipy")
-_GIT_TIMEOUT_S = 10
 
 
 class RecordError(ValueError):
@@ -106,23 +103,12 @@ def read_record(folder: Path) -> Record:
 
 def origin(threads: int, resamples: int, seed: int, seconds: float) -> Origin:
     """Collect what this process runs on."""
-    versions = {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS_OF}
     return Origin(
-        versions=versions,
-        commit=_commit(),
+        versions=versions(*_VERSIONS_OF),
+        commit=code_commit(),
         processor=processor(),
         threads=threads,
         resamples=resamples,
         seed=seed,
         seconds=seconds,
     )
-
-
-def _commit() -> str | None:
-    """Return the commit of the code, None outside a checkout or without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

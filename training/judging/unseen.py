@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from training.bundle import Report
 from training.data.dataset import DataSet
 from training.data.slices import LabelledSlice, LeakError
 from training.judging.predictions import patient_key
@@ -16,6 +16,34 @@ TRAINED_ON = "training patients of the model among the judged"
 
 class NoSlicesError(ValueError):
     """The split has no slice to judge on."""
+
+
+class Learnt(Protocol):
+    """What a network's report, or its checkpoint, tells of whom it learnt from; see `training.bundle.Report`."""
+
+    @property
+    def n_train_slices(self) -> int | None: ...
+
+    @property
+    def n_train_patients(self) -> int | None: ...
+
+    @property
+    def train_sources(self) -> tuple[str, ...]: ...
+
+    @property
+    def train_patient_keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def split_sha256(self) -> str | None: ...
+
+    @property
+    def leaked_patients(self) -> int: ...
+
+    @property
+    def start_weights(self) -> str: ...
+
+    @property
+    def start_patients_known(self) -> bool: ...
 
 
 class LeakMark(BaseModel):
@@ -43,8 +71,8 @@ class _Known:
     how: str
 
 
-def check_unseen(dataset: DataSet, split: str, report: Report | None, *, allow_leak: bool = False) -> LeakMark:
-    """Compare the split's patients with those the model learnt from; `report` is None for weights from elsewhere.
+def check_unseen(dataset: DataSet, split: str, learnt: Learnt | None, *, allow_leak: bool = False) -> LeakMark:
+    """Compare the split's patients with those the model learnt from; `learnt` is None for weights from elsewhere.
 
     Raises `LeakError` naming the patients, unless allowed, and `NoSlicesError`.
     """
@@ -52,15 +80,15 @@ def check_unseen(dataset: DataSet, split: str, report: Report | None, *, allow_l
     if not judged:
         splits = ", ".join(sorted({row.split for row in dataset.rows})) or "none"
         raise NoSlicesError(f"{dataset.folder} has no slice in split '{split}' (splits with slices: {splits})")
-    known = None if report is None else _known_patients(report, dataset)
+    known = None if learnt is None else _known_patients(learnt, dataset)
     seen = {patient for patient in judged if known is not None and patient_key(patient) in known.keys}
     if seen and not allow_leak:
         raise LeakError(seen, TRAINED_ON)
-    return LeakMark(reasons=tuple(_reasons(dataset, report, seen, len(judged))), checked=_checked(known))
+    return LeakMark(reasons=tuple(_reasons(dataset, learnt, seen, len(judged))), checked=_checked(known, learnt))
 
 
-def _reasons(dataset: DataSet, report: Report | None, seen: set[str], judged: int) -> list[str]:
-    at_training = 0 if report is None else report.leaked_patients
+def _reasons(dataset: DataSet, learnt: Learnt | None, seen: set[str], judged: int) -> list[str]:
+    at_training = 0 if learnt is None else learnt.leaked_patients
     reasons = []
     if at_training:
         reasons.append(f"the model was trained with {at_training} patient(s) on two sides of its split")
@@ -71,27 +99,30 @@ def _reasons(dataset: DataSet, report: Report | None, seen: set[str], judged: in
     return reasons
 
 
-def _checked(known: _Known | None) -> str:
-    if known is None:
+def _checked(known: _Known | None, learnt: Learnt | None) -> str:
+    if known is None or learnt is None:
         return "unknown, because the patients that it learnt from are"
-    return f"checked against {len(known.keys)} training patients ({known.how})"
+    checked = f"checked against {len(known.keys)} training patients ({known.how})"
+    if learnt.start_patients_known:
+        return checked
+    return f"{checked}, but whom its start weights {learnt.start_weights} learnt from is not known"
 
 
-def _known_patients(report: Report, dataset: DataSet) -> _Known | None:
-    if report.train_patient_keys:
-        return _Known(frozenset(report.train_patient_keys), "listed in the model's report")
-    for rows in _possible_trainings(report, dataset):
+def _known_patients(learnt: Learnt, dataset: DataSet) -> _Known | None:
+    if learnt.train_patient_keys:
+        return _Known(frozenset(learnt.train_patient_keys), "listed with the model")
+    for rows in _possible_trainings(learnt, dataset):
         train, validation = _patients(rows, "train"), _patients(rows, "val")
-        if _split_sha256(train, validation) == report.split_sha256:
+        if _split_sha256(train, validation) == learnt.split_sha256:
             return _Known(frozenset(map(patient_key, train)), "this data set's train split, by its hash")
     return None
 
 
-def _possible_trainings(report: Report, dataset: DataSet) -> list[Sequence[LabelledSlice]]:
+def _possible_trainings(learnt: Learnt, dataset: DataSet) -> list[Sequence[LabelledSlice]]:
     """Return what the model may have learnt from: all sources, its own alone, or its own judged on all."""
 
     def of_its_sources(row: LabelledSlice) -> bool:
-        return row.source in report.train_sources
+        return row.source in learnt.train_sources
 
     kept: list[Callable[[LabelledSlice], bool]] = [
         lambda _: True,

@@ -12,11 +12,13 @@ from typing import Literal
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import GridSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
+from sqlalchemy.exc import OperationalError
 
 from training.data.slices import SliceSet
 from training.evaluate import Estimate, evaluate
@@ -35,6 +37,10 @@ REDUCTION = 2
 """Halving: of those that reached 1, 2, 4, ... epochs, the better half goes on."""
 _TIE_NATS = 1e-3
 """A nat of validation loss weighs as little: it tells those apart that all give one answer to every slice."""
+
+
+class TrialsFileError(RuntimeError):
+    """The file of the finished combinations cannot be written or read; those in it stay."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,22 @@ def search(
 
     Finished combinations are kept in the folder; one that a stop or a kill cut in the middle is run again. `on_row`
     hears of each finished one and how many of how many are done. Raises `OtherRunError` for a folder of another
-    search, `LeakError`, `MissingClassError`, and `TrainingStoppedError` when stopped.
+    search, `LeakError`, `MissingClassError`, `TrialsFileError`, and `TrainingStoppedError` when stopped.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _named_faults(folder / TRIALS_FILE):
+        return _search(plan, train_slices, validation, folder, on_row, stop, allow_leak)
+
+
+def _search(
+    plan: TunePlan,
+    train_slices: SliceSet,
+    validation: SliceSet,
+    folder: Path,
+    on_row: Callable[[TuneRow, int, int], None],
+    stop: threading.Event | None,
+    allow_leak: bool,
+) -> tuple[TuneRow, ...]:
     study = _open(folder / TRIALS_FILE, plan, run_identity(plan, train_slices.sha256(), validation.sha256()))
 
     def objective(trial: Trial) -> float:
@@ -180,6 +199,18 @@ def _write_anew(path: Path, run: str, finished: list[FrozenTrial]) -> None:
         study.set_user_attr(_RUN, run)
         study.add_trials(finished)
     fresh.replace(path)
+
+
+@contextmanager
+def _named_faults(path: Path) -> Iterator[None]:
+    """Name the file where SQLite cannot write it: Optuna lets its errors through as they are, or wraps them."""
+    try:
+        yield
+    except (OperationalError, StorageInternalError) as error:
+        reason = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
+        raise TrialsFileError(
+            f"{path} cannot be written ({reason}): free space there and check its rights; finished combinations stay"
+        ) from error
 
 
 @contextmanager
