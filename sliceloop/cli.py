@@ -27,6 +27,8 @@ app.add_typer(label_app, name="label")
 app.add_typer(certificates_app, name="certificates")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 app.add_typer(bench_app, name="bench")
+calibrate_app = typer.Typer(no_args_is_help=True, help="Calibrate a webcam before a screen or light box.")
+app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(data_app, name="data")
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
@@ -322,6 +324,30 @@ def bench_training(
 
     plan = Race(architecture, input_px, batch, threads, steps, WARMUP_STEPS, rounds)
     bench_training(BenchRequest(data, patient_rule, plan, json, plot))
+
+
+@calibrate_app.command("show")
+def calibrate_show(
+    out: Annotated[
+        Path, typer.Argument(help="File for the page: .html (full screen), .png or .pdf (to print).")
+    ] = Path("calibration.html"),
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write the calibration page: grey patches with a tag in each corner."""
+    from sliceloop.calibrate_run import show_page
+
+    show_page(out, open_browser=browser)
+
+
+@calibrate_app.command("solve")
+def calibrate_solve(
+    image: Annotated[Path, typer.Argument(help="The webcam's photograph of the page, PNG or JPEG.")],
+    out: Annotated[Path, typer.Option(help="File for the calibration.")],
+) -> None:
+    """Find the page in a photograph and write the calibration that it gives."""
+    from sliceloop.calibrate_run import solve_photograph
+
+    solve_photograph(image, out)
 
 
 @app.command()
