@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 # Tests that start no process of the loop: two files at a time. The others are about time and ports, one after another.
-APART := tests/training tests/model tests/protocol
+APART := tests/training tests/model tests/protocol tests/screen_camera tests/photometry tests/capture_bench
 
 .PHONY: setup demo test check chaos bench clean
 setup: $(VENV)/.ready
