@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
-# Tests that start no process of the loop: two files at a time. The others are about time and ports, one after another.
-APART := tests/training tests/model tests/protocol tests/screen_camera tests/photometry tests/capture_bench
+# Two files at a time. The others are about connections and their times, and go one after another.
+APART := tests/training tests/model tests/protocol tests/screen_camera tests/photometry tests/capture_bench \
+	tests/dashboard tests/command tests/worker tests/cloud
 
 .PHONY: setup demo test check chaos bench clean
 setup: $(VENV)/.ready
