@@ -44,7 +44,9 @@ def hint(refusal: Refusal, where: Side | None = None) -> str:
 
 SENTENCES: dict[Refusal, str] = {
     Refusal.NO_SLICE: "No slice in view: point the camera at the CT slice so that all four edges show.",
-    Refusal.CUT_BY_FRAME: "The slice is cut by the picture's edge: move the camera back or towards the slice's middle.",
+    Refusal.CUT_BY_FRAME: (
+        "The slice is cut by the picture's edge{where}: move the camera back or towards the slice's middle."
+    ),
     Refusal.UNSURE_OUTLINE: (
         "The slice's outline is unsure: show it alone, with a plain border around it, and nothing across its edges."
     ),
