@@ -21,8 +21,17 @@ from training.export import check_parity, fit_temperature
 from training.figures import LEAKED_TEXT
 from training.judging.cost import processor, time_in_turns
 from training.judging.unseen import TRAINED_ON
+from training.likeness import LEARNT_SLICES, likeness_of, with_unlikeness
 from training.model.reader import Calibration, OnnxReader
-from training.quantize import Agreement, agreement, calibration_rows, quantize, refuse_fall, refuse_quantized
+from training.quantize import (
+    CALIBRATION_SLICES,
+    Agreement,
+    agreement,
+    calibration_rows,
+    quantize,
+    refuse_fall,
+    refuse_quantized,
+)
 
 _BATCH = 16
 _PARITY_SLICES = 16
@@ -61,11 +70,13 @@ def quantize_bundle(
             f"{dataset.folder} has no val slice of {', '.join(absent)}: whether int8 misses them cannot be told; "
             "add patients with it there"
         )
-    calibration = _split(_with_rows(dataset, calibration_rows(_rows(dataset, "train"))), "train", cache)
+    learnt = _split(_with_rows(dataset, calibration_rows(_rows(dataset, "train"), LEARNT_SLICES)), "train", cache)
+    calibration = learnt.select(range(min(len(learnt), CALIBRATION_SLICES)))
     validation = _split(dataset, "val", cache)
     float_difference = _float_parity(bundle, validation.pixels)
     typer.echo(f"quantizing, calibrated on {len(calibration)} training slices ...")
     model = quantize(bundle.model, calibration.pixels[:])
+    model = with_unlikeness(model, likeness_of(model, learnt, validation))
     before, after = (
         _answers(name, one, validation.pixels) for name, one in (("float32", bundle.model), ("int8", model))
     )

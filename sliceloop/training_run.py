@@ -20,6 +20,7 @@ from rich.progress import Progress as Bars
 from protocol.labels import LABELS
 from sliceloop.progress import counted
 from training.bundle import Bundle, write_bundle
+from training.captured import Views, open_views
 from training.checkpoint import story
 from training.data.cache import CachingStoppedError
 from training.data.check import missing_classes
@@ -34,6 +35,7 @@ from training.parallel import Team, TeamError, joined
 from training.plan import Progress, Step, TrainSettings
 from training.sampling import budget
 from training.train import Trained, TrainingStoppedError, train
+from training.views_story import ViewsError
 from training.weights import NONE, load_network, refuse_untrained_body, start_weights
 
 EPOCHS_FOLDER, FEATURES_FOLDER = "epochs", "features"
@@ -62,6 +64,8 @@ class TrainRequest:
     exclude_sources: tuple[str, ...] = ()
     patient_rule: str | None = None
     allow_leak: bool = False
+    views: Path | None = None
+    """Folder that `sliceloop capture-views` made."""
 
 
 def train_settings(**chosen: object) -> TrainSettings:
@@ -93,6 +97,8 @@ def train_folder(request: TrainRequest, settings: TrainSettings, stop: threading
 
 def _train(request: TrainRequest, settings: TrainSettings, stop: threading.Event, team: Team) -> None:
     torch.manual_seed(settings.seed)  # the new weights are part of the run, and of its resumption
+    if request.mode == "head" and request.views is not None:
+        raise ViewsError("--views: a head learns from features of digital slices alone; use --mode finetune")
     if request.mode == "head":
         refuse_untrained_body(request.weights)
     network = load_network(request.weights, request.architecture, request.input_px)
@@ -106,12 +112,13 @@ def _train(request: TrainRequest, settings: TrainSettings, stop: threading.Event
     train_slices, validation = (_split(dataset, split, request, stop, team) for split in ("train", "val"))
     if request.patients is not None:
         train_slices = budget(train_slices, request.patients, settings.seed)
+    views = _views(request, train_slices, validation)
     started_s = time.monotonic()
-    trained = _trained(request, network, train_slices, validation, settings, stop, team)
+    trained = _trained(request, network, train_slices, validation, views, settings, stop, team)
     if team.leads:
         leaked = dataset.leaked
         bundle = bundle_of(
-            trained, train_slices, validation, settings, started_s, leaked=leaked, start=start, team=team
+            trained, train_slices, validation, settings, started_s, views=views, leaked=leaked, start=start, team=team
         )
         if request.mode == "finetune":  # a head's history is of strengths, not of epochs
             _draw(request.out, bundle)
@@ -138,11 +145,19 @@ def _split(dataset: DataSet, split: str, request: TrainRequest, stop: threading.
         return load_split(dataset, split, cache=request.cache, on_slice=on_slice, stop=stop)
 
 
+def _views(request: TrainRequest, train_slices: SliceSet, validation: SliceSet) -> Views | None:
+    """Map the captured views of both splits; raises `ViewsError`."""
+    if request.views is None:
+        return None
+    return Views(open_views(request.views / "train", train_slices), open_views(request.views / "val", validation))
+
+
 def _trained(
     request: TrainRequest,
     network: Network,
     train_slices: SliceSet,
     validation: SliceSet,
+    views: Views | None,
     settings: TrainSettings,
     stop: threading.Event,
     team: Team,
@@ -155,6 +170,7 @@ def _trained(
             train_slices,
             validation,
             settings,
+            views=views,
             on_epoch=shown.epoch,
             on_step=shown.step,
             stop=stop,
@@ -189,10 +205,12 @@ class _Shown:
         )
 
     def epoch(self, progress: Progress) -> None:
+        seen = progress.captured_balanced_accuracy
+        captured = "" if seen is None else f" (captured, simulated: {seen:.3f})"
         self._bars.console.print(
             f"epoch {progress.epoch}/{progress.epochs}  loss {progress.train_loss:.3f}  "
             f"accuracy {progress.train_accuracy:.3f}  validation loss {progress.validation_loss:.3f}  "
-            f"balanced accuracy {progress.validation_balanced_accuracy:.3f}  {progress.seconds:.1f} s",
+            f"balanced accuracy {progress.validation_balanced_accuracy:.3f}{captured}  {progress.seconds:.1f} s",
             soft_wrap=True,
             highlight=False,
         )
@@ -257,6 +275,11 @@ def _summarise(bundle: Bundle, out: Path) -> None:
     answered = [label for label, times in zip(LABELS, np.sum(judged.confusion, axis=0), strict=True) if times]
     if len(answered) == 1:
         typer.echo(f"every validation slice is read as {answered[0]}: the network tells no class from another")
+    for seen in report.simulated_views.figures if report.simulated_views else ():
+        typer.echo(
+            f"captured (simulated) at severity {seen.severity:g}: balanced accuracy {seen.balanced_accuracy}, "
+            f"{seen.same_answer:.1%} read as the digital slice"
+        )
     bound = " (at its bound: the probabilities mean little)" if is_at_bound(report.temperature) else ""
     typer.echo(
         f"{report.architecture}: balanced accuracy {judged.balanced_accuracy} on {judged.n_patients} "

@@ -21,20 +21,33 @@ _NOISE = 0.02
 """Largest standard deviation; 1 is white."""
 
 
-def augmented(grey: Tensor, strength: float = 1.0, window: float = 0.0) -> Tensor:
+def augmented(grey: Tensor, strength: float = 1.0, window: float = 0.0, greys: float = 1.0) -> Tensor:
     """Vary a batch float [n, 1, px, px], 0..1: flip, place, size, tilt, greys, blur, noise.
 
-    A share `window` of the slices is first shown in a narrower grey window. Randomness is torch's global generator's;
-    at strength and window 0 the slices are only mirrored.
+    A share `window` of the slices is first shown in a narrower grey window; gamma, contrast and brightness vary `greys`
+    times as strongly as the rest. Randomness is torch's global generator's; at strength and window 0 the slices are
+    only mirrored.
     """
-    if window:
-        grey = _some_windowed(grey, window)
+    return _regreyed(_moved(_some_windowed(grey, window) if window else grey, strength), strength, greys)
+
+
+def augmented_pairs(pairs: Tensor, strength: float = 1.0, window: float = 0.0, greys: float = 1.0) -> Tensor:
+    """Vary pairs float [n, 2, px, px] of a slice and its view: moved alike, their greys each in a way of its own."""
+    n = len(pairs)
+    single = _moved(pairs, strength).flatten(0, 1).unsqueeze(1)
+    shown = _some_windowed(single, window) if window else single
+    return _regreyed(shown, strength, greys).view(n, 2, *pairs.shape[2:])
+
+
+def _moved(grey: Tensor, strength: float) -> Tensor:
     tilted = F.affine_grid(_affine(grey, strength), list(grey.shape), align_corners=False)
-    grey = F.grid_sample(grey, tilted, align_corners=False)
-    grey = grey.clamp_(min=0).pow_(torch.exp(_uniform(grey, _GAMMA * strength)))
-    grey = (
-        grey.sub_(0.5).mul_(1 + _uniform(grey, _CONTRAST * strength)).add_(0.5 + _uniform(grey, _BRIGHTNESS * strength))
-    )
+    return F.grid_sample(grey, tilted, align_corners=False)
+
+
+def _regreyed(grey: Tensor, strength: float, greys: float) -> Tensor:
+    by = strength * greys
+    grey = grey.clamp_(min=0).pow_(torch.exp(_uniform(grey, _GAMMA * by)))
+    grey = grey.sub_(0.5).mul_(1 + _uniform(grey, _CONTRAST * by)).add_(0.5 + _uniform(grey, _BRIGHTNESS * by))
     grey = _some_blurred(grey, strength)
     noise = torch.randn_like(grey).mul_(_share(grey) * _NOISE * strength)
     return grey.add_(noise).clamp_(0, 1)

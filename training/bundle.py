@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from protocol.labels import LABELS, Label
 from protocol.manifest import MODEL_FILE
 from training.durable import write_atomically
-from training.evaluate import Evaluation
+from training.evaluate import Estimate, Evaluation
 from training.model.reader import Calibration, OnnxReader
 from training.plan import Progress
+from training.views_story import ViewsMade
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "report.json"
@@ -23,6 +24,27 @@ UNCERTAIN_BELOW = 0.5
 
 class BundleError(ValueError):
     """A folder that holds no trained network; the message names the file and what to do."""
+
+
+class CapturedFigure(BaseModel):
+    """What a network is worth on one simulated captured view of each validation slice, at one severity."""
+
+    model_config = ConfigDict(frozen=True)
+    severity: float
+    n_slices: int
+    n_patients: int
+    balanced_accuracy: Estimate
+    same_answer: float
+    """Share of the views that are read as their digital slice is."""
+
+
+class SimulatedViews(BaseModel):
+    """The simulated captured views that a network learnt from, and what it is worth on those of validation's slices."""
+
+    model_config = ConfigDict(frozen=True)
+    train: ViewsMade
+    validation: ViewsMade
+    figures: tuple[CapturedFigure, ...]
 
 
 class Report(BaseModel):
@@ -60,6 +82,8 @@ class Report(BaseModel):
     settings: dict[str, JsonValue] | None = None
     """Those that were used, of a head fewer."""
     history: tuple[Progress, ...] = ()
+    simulated_views: SimulatedViews | None = None
+    """None where a network learnt from digital slices alone."""
 
 
 @dataclass(frozen=True)

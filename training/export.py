@@ -14,14 +14,17 @@ from scipy.optimize import minimize_scalar
 
 from training.evaluate import Labels, Logits, log_loss
 from training.grey_stem import with_grey_stem
+from training.likeness import Likeness
 from training.model.preprocess import INPUT_PX
-from training.model.reader import ACTIVATION_MAP, FEATURES, INPUT_NAME, LOGITS
+from training.model.reader import ACTIVATION_MAP, FEATURES, INPUT_NAME, LOGITS, UNLIKENESS
 from training.networks import Network
 
 OPSET = 20
 """Read by ONNX Runtime from 1.17 and TensorRT from 10.0 on."""
 PARITY_TOLERANCE = 1e-3
 """In logits; float32 sums in another order differ by some 1e-5."""
+UNLIKENESS_TOLERANCE = 0.02
+"""Of the border; where a few slices were learnt, small differences in features count for much."""
 TEMPERATURE_BOUNDS = (0.25, 100.0)
 """A network that learnt from few slices has logits in the tens, and so is its temperature; beyond, it is broken."""
 TEMPERATURE_SPREAD = math.log(2)
@@ -29,11 +32,11 @@ TEMPERATURE_SPREAD = math.log(2)
 
 
 class ParityError(ValueError):
-    """The exported network answers otherwise than the trained one: `difference` in logits exceeds `tolerance`."""
+    """The exported network answers otherwise than the trained one: `difference` in an output exceeds `tolerance`."""
 
-    def __init__(self, difference: float, tolerance: float) -> None:
+    def __init__(self, difference: float, tolerance: float, output: str = LOGITS) -> None:
         super().__init__(
-            f"ONNX and torch differ by {difference:.3g} in logits (allowed {tolerance:.3g}): do not release it"
+            f"ONNX and torch differ by {difference:.3g} in {output} (allowed {tolerance:.3g}): do not release it"
         )
         self.difference = difference
         self.tolerance = tolerance
@@ -59,21 +62,34 @@ def export_onnx(network: Network) -> bytes:
 
 
 def check_parity(
-    network: Network, onnx_bytes: bytes, slices: NDArray[np.uint8], tolerance: float = PARITY_TOLERANCE
+    network: Network,
+    onnx_bytes: bytes,
+    slices: NDArray[np.uint8],
+    tolerance: float = PARITY_TOLERANCE,
+    *,
+    likeness: Likeness | None = None,
 ) -> float:
-    """Return the largest difference in logits over slices uint8 [n, 256, 256]; raises `ParityError` if too large."""
+    """Return the largest difference in logits over slices uint8 [n, 256, 256]; raises `ParityError` if too large.
+
+    With the likeness that was written into the file, the unlikeness must differ by UNLIKENESS_TOLERANCE at most.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-    (exported,) = session.run([LOGITS], {INPUT_NAME: slices[:, None]})
     with torch.inference_mode():
-        trained = network.eval()(torch.from_numpy(slices[:, None]))[0].numpy()
-    difference = float(np.abs(exported - trained).max())
-    if not difference <= tolerance:
-        raise ParityError(difference, tolerance)
-    return difference
+        logits, features, _ = (output.numpy() for output in network.eval()(torch.from_numpy(slices[:, None])))
+    trained = {LOGITS: logits} | ({} if likeness is None else {UNLIKENESS: likeness.unlikeness(features)})
+    exported = session.run(list(trained), {INPUT_NAME: slices[:, None]})
+    differences = {
+        name: float(np.abs(ours - theirs).max()) for (name, ours), theirs in zip(trained.items(), exported, strict=True)
+    }
+    allowed = {LOGITS: tolerance, UNLIKENESS: UNLIKENESS_TOLERANCE}
+    for name, difference in differences.items():
+        if not difference <= allowed[name]:
+            raise ParityError(difference, allowed[name], name)
+    return differences[LOGITS]
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:

@@ -12,7 +12,7 @@ from training.plan import Progress
 from training.run import best_epoch
 from training.throughput import Throughput
 
-_TRAINING, _VALIDATION, _BALANCED, _QUIET = "#0072B2", "#D55E00", "#009E73", "#777777"
+_TRAINING, _VALIDATION, _BALANCED, _CAPTURED, _QUIET = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 """Okabe and Ito's colours, which colour-blind people tell apart."""
 _SIZE_IN = (9.0, 3.8)
 _THROUGHPUT_IN = (8.0, 2.2)
@@ -39,6 +39,9 @@ def draw_curves(history: Sequence[Progress], title: str, leaked_patients: int = 
     _line(accuracy, epochs, [progress.validation_accuracy for progress in history], "validation", _VALIDATION)
     balanced = [progress.validation_balanced_accuracy for progress in history]
     _line(accuracy, epochs, balanced, "validation, balanced", _BALANCED, "--")
+    captured = [each.captured_balanced_accuracy for each in history if each.captured_balanced_accuracy is not None]
+    if captured:
+        _line(accuracy, epochs, captured, "... captured (simulated)", _CAPTURED, ":")
     accuracy.set_ylabel("accuracy")
     accuracy.set_ylim(0, 1.02)
     for axes in (loss, accuracy):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
-from training.bundle import Bundle, Report, patient_keys
+from training.bundle import Bundle, CapturedFigure, Report, SimulatedViews, patient_keys
+from training.captured import Views
 from training.checkpoint import Provenance, dumps
 from training.data.slices import SliceSet, split_sha256
 from training.device import pick_device
 from training.evaluate import evaluate
 from training.export import check_parity, export_onnx, fit_temperature
+from training.likeness import likeness_of, with_unlikeness
 from training.networks import Network
 from training.parallel import ALONE, Team
 from training.plan import Progress, TrainSettings
@@ -56,6 +58,7 @@ def bundle_of(
     settings: TrainSettings,
     started_s: float,
     *,
+    views: Views | None = None,
     leaked: Collection[str] = (),
     start: StartWeights = UNTRAINED,
     team: Team = ALONE,
@@ -67,8 +70,10 @@ def bundle_of(
     """
     logits = trained.validation_logits
     temperature = fit_temperature(logits, validation.labels)
-    model = export_onnx(trained.network)
-    parity = check_parity(trained.network, model, validation.pixels[:PARITY_SLICES])
+    exported = export_onnx(trained.network)
+    likeness = likeness_of(exported, train_slices, validation, threads=settings.threads)
+    model = with_unlikeness(exported, likeness)
+    parity = check_parity(trained.network, model, validation.pixels[:PARITY_SLICES], likeness=likeness)
     shared = set(leaked) | (set(train_slices.patients) & set(validation.patients))
     shared |= start.taught_by(validation.patients)
     report = Report(
@@ -91,8 +96,29 @@ def bundle_of(
         seconds=time.monotonic() - started_s,
         settings=trained.settings,
         history=trained.history,
+        simulated_views=None if views is None else _simulated(trained, validation, views),
     )
     return Bundle(model, dumps(trained.network, _provenance(report, settings, team)), report)
+
+
+def _simulated(trained: Trained, validation: SliceSet, views: Views) -> SimulatedViews:
+    """Tell what the views are, and judge each view of validation's slices by itself."""
+    digital = trained.validation_logits.argmax(1)
+    figures = []
+    for severity, logits in zip(views.validation.story.severities, trained.captured_logits, strict=True):
+        judged = evaluate(logits, validation.labels, validation.patients, validation.sources)
+        figures.append(
+            CapturedFigure(
+                severity=severity,
+                n_slices=judged.n_slices,
+                n_patients=judged.n_patients,
+                balanced_accuracy=judged.balanced_accuracy,
+                same_answer=float((logits.argmax(1) == digital).mean()),
+            )
+        )
+    return SimulatedViews(
+        train=views.train.story.made(), validation=views.validation.story.made(), figures=tuple(figures)
+    )
 
 
 def _provenance(report: Report, settings: TrainSettings, team: Team) -> Provenance:

@@ -43,10 +43,16 @@ class TrainSettings(BaseModel):
     """Stop after so many epochs without a better one on validation; none goes on to the end."""
     augment: float = Field(1.0, ge=0, le=4)
     """How strongly slices are moved, scaled, tilted, brightened, blurred and made noisy; 0 leaves them as they are."""
+    greys: float = Field(1.0, ge=0, le=4)
+    """How many times as strongly gamma, contrast and brightness are varied: cameras change them more than scanners."""
     window: float = Field(0.0, ge=0, le=1)
     """Chance that a slice is shown in a narrower grey window, as another viewer has it."""
     exchange: float = Field(0.0, ge=0, le=1)
     """Chance that a slice of lungs only is shown inside another slice's body, so that bodies say less of the class."""
+    views_share: float = Field(1.0, ge=0, le=1)
+    """Share of a batch's slices that are shown a second time as a camera gives them, where captured views are given."""
+    views_weight: float = Field(4.0, ge=0)
+    """Of the inconsistency between the answers to a slice and to its captured view, beside their mean cross-entropy."""
     balanced: Annotated[Balance, BeforeValidator(_balance)] = "class"
     """class: as many slices of each; class-source: of these as many of each source; none: every slice once an epoch."""
     device: DeviceName = "auto"
@@ -73,8 +79,8 @@ class Progress(BaseModel):
     """One finished epoch and how long it took.
 
     Both losses are plain cross-entropy, whatever smoothing the labels were learnt with. Training's loss and accuracy
-    are those of the drawn and augmented slices as they were learnt from, so while the weights still changed;
-    validation's are of the slices as they are, by the weights that would be kept.
+    are those of the drawn and augmented slices (and captured views) as they were learnt from, so while the weights
+    still changed; validation's are of the slices as they are, by the weights that would be kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,3 +93,7 @@ class Progress(BaseModel):
     validation_balanced_accuracy: float
     learning_rate: float
     seconds: float
+    captured_balanced_accuracy: float | None = None
+    """Of all simulated captured views of validation's slices; None where a training has none."""
+    captured_loss: float | None = None
+    """Of the same."""

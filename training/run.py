@@ -11,6 +11,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from training.captured import Views
 from training.checkpoint import CheckpointError, pack, read_bytes, unpack
 from training.data.slices import SliceSet
 from training.durable import write_atomically
@@ -21,8 +22,18 @@ EPOCH_FILE = "epoch.safetensors"
 
 
 def best_epoch(history: Sequence[Progress]) -> Progress:
-    """Return the epoch of the highest balanced accuracy on validation, among equals the least loss, then the first."""
-    return max(history, key=lambda progress: (progress.validation_balanced_accuracy, -progress.validation_loss))
+    """Return the epoch of the highest balanced accuracy on validation, among equals the least loss, then the first.
+
+    Where captured views are judged too, it is that of the least mean loss of both: balanced accuracy on few patients
+    picked an early epoch by luck, which lost three times as much between slice and camera as the last one.
+    """
+    return max(history, key=_worth)
+
+
+def _worth(progress: Progress) -> tuple[float, float]:
+    if progress.captured_loss is None:
+        return progress.validation_balanced_accuracy, -progress.validation_loss
+    return -(progress.validation_loss + progress.captured_loss) / 2, progress.validation_balanced_accuracy
 
 
 def out_of_patience(history: Sequence[Progress], patience: int | None) -> bool:
@@ -31,10 +42,17 @@ def out_of_patience(history: Sequence[Progress], patience: int | None) -> bool:
 
 
 def run_identity(
-    network: Network, train: SliceSet, validation: SliceSet, settings: TrainSettings, processes: int
+    network: Network,
+    train: SliceSet,
+    validation: SliceSet,
+    settings: TrainSettings,
+    processes: int,
+    views: Views | None = None,
 ) -> str:
     """Return the hash of all that decides how a run ends."""
     story = f"{network.architecture} {network.input_px} {settings.model_dump_json()} {torch.__version__} {processes}"
+    if views is not None:
+        story += f" {views.train.story.model_dump_json()} {views.validation.story.model_dump_json()}"
     digest = hashlib.sha256(f"{story} {train.sha256()} {validation.sha256()}".encode())
     digest.update(pack(network.state_dict(), {}))
     return digest.hexdigest()

@@ -25,11 +25,12 @@ from training import vision
 from training.augment import augmented
 from training.data.dataset import load_split, open_dataset
 from training.data.slices import Pixels, SliceSet
+from training.lesson import slices_at
 from training.memory import keep_freed_memory
 from training.model.preprocess import INPUT_PX
 from training.networks import ARCHITECTURES, Network, build
 from training.plan import Step, TrainSettings
-from training.train import slices_at, train
+from training.train import train
 
 WORKERS = 2
 WARMUP_STEPS = 5

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import Tensor
 from torch.nn import functional as F
 
 from protocol.labels import LABELS
-from training.augment import augmented
+from training.captured import Views
 from training.data.slices import Pixels, SliceSet, refuse_leak
 from training.device import autocast, grad_scaler, half_dtype, pick_device
 from training.ema import moving_average
 from training.evaluate import balanced_accuracy, log_loss
-from training.exchange import exchanged
+from training.lesson import lesson_of, slices_at, varied
 from training.memory import keep_freed_memory
 from training.networks import Network
 from training.optimizer import make_optimizer, peak_rate, rate_share, set_learning, set_rate
@@ -47,8 +46,6 @@ _READ_BATCH = 64
 _GRADIENT_NORM = 1.0
 """Gradients are clipped to this; SqueezeNet without normalisation dies of its first large steps."""
 
-_SEEDS = 2**62
-
 
 class MissingClassError(ValueError):
     """A class has no slice to learn from or to be judged on."""
@@ -71,6 +68,8 @@ class Trained:
     validation_logits: NDArray[np.float32]
     settings: dict[str, JsonValue]
     """Those that were used, of a head fewer."""
+    captured_logits: tuple[NDArray[np.float32], ...] = ()
+    """On validation's captured views, [n, 3] for each view of a slice."""
 
     @property
     def best(self) -> Progress:
@@ -84,6 +83,7 @@ def train(
     validation: SliceSet,
     settings: TrainSettings,
     *,
+    views: Views | None = None,
     on_epoch: Callable[[Progress], None] = lambda _: None,
     on_step: Callable[[Step], None] = lambda _: None,
     stop: threading.Event | None = None,
@@ -93,6 +93,8 @@ def train(
 ) -> Trained:
     """Train the network in place, from the weights that it has, and keep the epoch that is best on validation.
 
+    With captured views a share of each batch is shown twice, as it is and as a camera gives it, both varied alike; the
+    answers are to be right and to be the same, and the epoch is chosen by both.
     With a resume folder each finished epoch is kept there, and the same call after a crash ends in the same bits.
     In a team every process makes the same call, and only the first hears `on_epoch` and `on_step` and writes.
     Raises `LeakError`, `MissingClassError`, `DeadRunError`, `TrainingStoppedError`, `NoDeviceError`, `TeamError`, and
@@ -102,6 +104,7 @@ def train(
         refuse_leak(train, validation)
     _refuse_missing_class("training", train)
     _refuse_missing_class("validation", validation)
+    twice = settings.views_share if views else 0
     steps = math.ceil(len(train) / settings.batch)
     _refuse_small_shares(settings.batch, len(train) // steps, team)
     device = pick_device(settings.device, team.local_rank)
@@ -112,10 +115,9 @@ def train(
         average = moving_average(network, settings.ema_decay) if settings.ema_decay else None
         run = Run(network, make_optimizer(network, settings), average)
         if resume_folder is not None:
-            identity = run_identity(network, train, validation, settings, team.size)
+            identity = run_identity(network, train, validation, settings, team.size, views)
             with team.first_alone():
                 run.open(resume_folder / EPOCH_FILE, identity, writes=team.leads)
-        labels = torch.from_numpy(train.labels)
         peak = peak_rate(network, settings)
         scaler = grad_scaler(half)
 
@@ -137,12 +139,14 @@ def train(
                 )
                 set_rate(run.optimizer, rate)
                 mine = team.share(batch)
-                grey = network.reduce(_shown(train.pixels, mine, settings.exchange).to(device))
-                targets = labels[mine].to(device)
+                lesson = lesson_of(train, views.train if views else None, mine, settings)
+                digital, captured = (network.reduce(one.to(device)) for one in (lesson.digital, lesson.captured))
+                targets = lesson.targets.to(device)
                 with autocast(device, half):
-                    logits = read(_varied(grey, settings)).float()
-                losses = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing, reduction="sum")
-                loss = losses * team.size / len(batch)  # DistributedDataParallel takes the mean over the processes
+                    logits = read(varied(digital, captured, settings)).float()
+                shown = len(batch) * (1 + twice)
+                # DistributedDataParallel takes the mean over the processes
+                loss = lesson.loss(logits, settings) * team.size / shown
                 run.optimizer.zero_grad()
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.unscale_(run.optimizer)
@@ -170,6 +174,7 @@ def train(
                 validation_balanced_accuracy=balanced_accuracy(answers, validation.labels),
                 learning_rate=rate,
                 seconds=time.monotonic() - started_s,
+                **_judge_captured(run.judged, views, validation, team),
             )
             run.finish(progress)
             if team.leads:
@@ -177,7 +182,8 @@ def train(
 
         network.requires_grad_(True).load_state_dict(run.best_weights)
         answers = read_logits(network.eval().cpu(), validation.pixels)
-        trained = Trained(network, tuple(run.history), answers, settings.model_dump(mode="json"))
+        captured_answers = tuple(read_logits(network, one) for one in views.validation.each()) if views else ()
+        trained = Trained(network, tuple(run.history), answers, settings.model_dump(mode="json"), captured_answers)
         refuse_constant(trained.best.epoch, trained.validation_logits)
         return trained
 
@@ -191,23 +197,6 @@ def read_logits(network: Network, pixels: Pixels) -> NDArray[np.float32]:
         return np.concatenate([network(batch.to(network.mean.device))[0].cpu().numpy() for batch in batches])
 
 
-def slices_at(pixels: Pixels, at: Tensor) -> Tensor:
-    """Return the slices at the indices as uint8 [n, 1, 256, 256]."""
-    return torch.from_numpy(pixels[at.numpy()]).unsqueeze(1)
-
-
-def _shown(pixels: Pixels, at: Tensor, exchange: float) -> Tensor:
-    """Return the slices at the indices, some of them in another one's body."""
-    if not exchange:
-        return slices_at(pixels, at)
-    generator = np.random.default_rng(int(torch.randint(_SEEDS, ())))
-    return torch.from_numpy(exchanged(pixels[at.numpy()], pixels, exchange, generator)).unsqueeze(1)
-
-
-def _varied(grey: Tensor, settings: TrainSettings) -> Tensor:
-    return augmented(grey, settings.augment, settings.window) if settings.augment or settings.window else grey
-
-
 def _judge(network: Network, pixels: Pixels, team: Team) -> NDArray[np.float32]:
     """Return the logits [n, 3]; in a team each process reads every so manieth slice, and all get all."""
     team.agree(network)
@@ -218,6 +207,18 @@ def _judge(network: Network, pixels: Pixels, team: Team) -> NDArray[np.float32]:
     if len(mine):
         answers[torch.from_numpy(mine)] = torch.from_numpy(read_logits(network, pixels[mine]))
     return team.sum(answers).numpy()
+
+
+def _judge_captured(network: Network, views: Views | None, validation: SliceSet, team: Team) -> dict[str, float]:
+    """Judge all captured views of validation's slices, where there are any."""
+    if views is None:
+        return {}
+    answers = np.concatenate([_judge(network, one, team) for one in views.validation.each()])
+    labels = np.tile(validation.labels, len(answers) // len(validation))
+    return {
+        "captured_balanced_accuracy": balanced_accuracy(answers, labels),
+        "captured_loss": log_loss(answers, labels),
+    }
 
 
 def _refuse_missing_class(where: str, slices: SliceSet) -> None:

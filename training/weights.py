@@ -59,6 +59,7 @@ _LITE0_OUTSIDE = {
 _TORCHVISION_IMAGENET = {
     "squeezenet1_0": "SqueezeNet1_0_Weights.IMAGENET1K_V1",
     "squeezenet1_1": "SqueezeNet1_1_Weights.IMAGENET1K_V1",
+    "squeezenet1_1_evened": "SqueezeNet1_1_Weights.IMAGENET1K_V1",
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
 }
 _TIMM_IMAGENET = {"mobilenetv4_conv_small": "mobilenetv4_conv_small.e2400_r224_in1k"}

@@ -1,5 +1,7 @@
 """A network's logits become a reading by name, and what is no network of ours is refused before it is used."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -35,8 +37,12 @@ def network(
     bias: tuple[float, ...] = (0.0, 0.5, 1.0),
     scalar_logits: bool = False,
     features_name: str = "features",
+    unlikeness: str = "",
 ) -> bytes:
-    """Build a network whose logits are the slice's mean grey (0..1) times 1, 2, 3, plus a bias."""
+    """Build a network whose logits are the slice's mean grey (0..1) times 1, 2, 3, plus a bias.
+
+    unlikeness: "a number" gives the mean grey, "no number" NaN, "a column" another shape.
+    """
     shape = input_shape or INPUT_SHAPE
     weights = np.arange(1, classes + 1, dtype=np.float32)[None]
     nodes = [
@@ -52,12 +58,27 @@ def network(
             **({"keepdims": 0} if scalar_logits else {}),
         ),
     ]
-    constants = {"white": np.float32(255), "weights": weights, "bias": np.array(bias[:classes], np.float32)}
+    if unlikeness == "a number":
+        nodes.append(helper.make_node("Reshape", [features_name, "a_slice"], ["unlikeness"]))
+    elif unlikeness == "no number":
+        nodes.append(helper.make_node("Sub", [features_name, "white"], ["negative"]))
+        nodes.append(helper.make_node("Sqrt", ["negative"], ["root"]))
+        nodes.append(helper.make_node("Reshape", ["root", "a_slice"], ["unlikeness"]))
+    elif unlikeness == "a column":
+        nodes.append(helper.make_node("Identity", [features_name], ["unlikeness"]))
+    constants = {
+        "white": np.float32(255),
+        "weights": weights,
+        "bias": np.array(bias[:classes], np.float32),
+        "a_slice": np.array([-1]),
+    }
     outputs = {
         output_name: [] if scalar_logits else [BATCH, classes],
         features_name: [BATCH, 1],
         "activation_map": [BATCH, 1, INPUT_PX, INPUT_PX],
     }
+    if unlikeness:
+        outputs["unlikeness"] = [BATCH, 1] if unlikeness == "a column" else [BATCH]
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -95,6 +116,16 @@ def test_logits_come_for_many_slices_at_once() -> None:
     expected = np.array([0, 0.2, 1.0])[:, None] * [1, 2, 3] + [0, 0.5, 1]
     assert np.allclose(logits, expected, atol=1e-4)
     assert np.allclose(logits[1], READER.logits(slices[1:2])[0])
+
+
+def test_unlikeness_is_read_where_the_network_tells_it() -> None:
+    """Networks of earlier releases read as before; what is no number is as unlike as can be, and no lost reading."""
+    grey = grey_slice(51)
+    told = OnnxReader(network(unlikeness="a number"), Calibration()).read(grey)
+    assert told.unlikeness == pytest.approx(0.2, abs=1e-3)
+    assert READER.read(grey).unlikeness is None
+    assert told.probabilities == READER.read(grey).probabilities
+    assert OnnxReader(network(unlikeness="no number"), Calibration()).read(grey).unlikeness == math.inf
 
 
 @given(finite_logits, st.floats(0.05, 20))
@@ -172,6 +203,7 @@ def test_any_bytes_are_a_network_or_unreadable(garbage: bytes) -> None:
         pytest.param(network(input_shape=[1, 1, INPUT_PX, INPUT_PX]), "not .n, 1, 256", id="fixed-batch"),
         pytest.param(network(output_name="scores"), "logits", id="other-output"),
         pytest.param(network(features_name="pooled_cells"), "no 'features'", id="no-features"),
+        pytest.param(network(unlikeness="a column"), "not one a slice", id="unlikeness-of-another-shape"),
         pytest.param(network(classes=2), "3 classes", id="two-classes"),
         pytest.param(network(classes=1), "3 classes", id="one-class"),
         pytest.param(network(scalar_logits=True), "logits", id="scalar-logits"),

@@ -182,6 +182,7 @@ def test_the_command_writes_a_bundle_of_int8(data, tmp_path, capsys):
     assert len(is_now.model) < len(was.model) / 2
     assert is_now.report.validation.balanced_accuracy.value == was.report.validation.balanced_accuracy.value > 0.9
     assert is_now.report.model_extra["quantization"]["n_calibration_slices"] == 9
+    assert all(is_now.reader().read(one).unlikeness < 1.1 for one in load_split(open_dataset(data), "val").pixels)
     said = capsys.readouterr().out
     assert "same answer on 100.0 % of 9 slices" in said and "ms a slice" in said
     with pytest.raises(AlreadyQuantizedError, match="int8 already"):

@@ -107,7 +107,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path, theirs):
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     with pytest.raises(ForeignWeightsError, match=r"bn1\.bias is missing.*they fit squeezenet1_1") as caught:
         load_network(tmp_path / "a.pth", "resnet18", 64, THEIR_ORDER)
-    assert caught.value.guesses == ("squeezenet1_1",)
+    assert caught.value.guesses == ("squeezenet1_1", "squeezenet1_1_evened")
 
 
 def test_weights_of_a_wrong_shape_and_of_nothing_we_know_are_told(tmp_path, theirs):

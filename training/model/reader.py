@@ -1,6 +1,7 @@
 """Read prepared slices with one ONNX network: logits in, temperature and threshold applied, a reading out."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +12,8 @@ from training.model.preprocess import INPUT_PX
 
 INPUT_NAME = "slice"
 LOGITS, FEATURES, ACTIVATION_MAP = "logits", "features", "activation_map"
+UNLIKENESS = "unlikeness"
+"""Networks of earlier releases do not have it."""
 
 
 class UnreadableNetworkError(ValueError):
@@ -28,6 +31,8 @@ class Reading:
     label: Label
     uncertain: bool
     probabilities: dict[Label, float]
+    unlikeness: float | None = None
+    """From 0; 1 is the border that nearly all validation slices stay below. None where the network does not tell."""
 
     @property
     def confidence(self) -> float:
@@ -59,15 +64,25 @@ class OnnxReader:
         except Exception as error:  # onnxruntime's error classes share no public base
             raise UnreadableNetworkError(f"not a readable ONNX network: {str(error)[:200]}") from error
         _check_signature(self._session, len(calibration.labels))
+        self.tells_unlikeness = UNLIKENESS in {node.name for node in self._session.get_outputs()}
 
     def logits(self, slices: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits float32 [n, classes] for prepared slices uint8 [n, 256, 256]."""
         (logits,) = self._session.run([LOGITS], {INPUT_NAME: slices[:, None]})
         return np.asarray(logits, dtype=np.float32)
 
+    def features(self, slices: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what the last layer sees, float32 [n, f], of prepared slices uint8 [n, 256, 256]."""
+        (features,) = self._session.run([FEATURES], {INPUT_NAME: slices[:, None]})
+        return np.asarray(features, dtype=np.float32)
+
     def read(self, prepared: NDArray[np.uint8]) -> Reading:
         """Read one prepared slice uint8 [256, 256]; raises `NotFiniteError`."""
-        return verdict(self.logits(prepared[None])[0], self.calibration)
+        if not self.tells_unlikeness:
+            return verdict(self.logits(prepared[None])[0], self.calibration)
+        logits, unlikeness = self._session.run([LOGITS, UNLIKENESS], {INPUT_NAME: prepared[None, None]})
+        reading = verdict(np.asarray(logits[0], dtype=np.float32), self.calibration)
+        return replace(reading, unlikeness=_or_infinite(float(unlikeness[0])))
 
 
 def verdict(logits: NDArray[np.float32], calibration: Calibration) -> Reading:
@@ -91,6 +106,11 @@ def best_providers() -> list[str]:
     return [name for name in wanted if name in ort.get_available_providers()]
 
 
+def _or_infinite(unlikeness: float) -> float:
+    """Take what is no number for as unlike as can be: NaN would lie above no limit."""
+    return math.inf if math.isnan(unlikeness) else unlikeness
+
+
 def _check_signature(session: ort.InferenceSession, classes: int) -> None:
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
@@ -105,3 +125,5 @@ def _check_signature(session: ort.InferenceSession, classes: int) -> None:
         raise UnreadableNetworkError(
             f"the network has no '{FEATURES}' and '{ACTIVATION_MAP}' (it has {sorted(outputs)})"
         )
+    if UNLIKENESS in outputs and len(outputs[UNLIKENESS].shape) != 1:
+        raise UnreadableNetworkError(f"the network's '{UNLIKENESS}' is {outputs[UNLIKENESS].shape}, not one a slice")

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from protocol.labels import LABELS
 from training import vision
-from training.networks.architecture import Outputs, by_position
+from training.networks.architecture import IMAGENET_MEAN, IMAGENET_STD, Outputs, by_position
+from training.networks.evened import evened
 
 _HEAD_STD = 0.01
 """As torchvision's mobile networks begin their last layer."""
@@ -54,6 +56,13 @@ def read_squeezenet(net: Any, x: Tensor) -> Outputs:
     dropout, last_convolution = net.classifier[0], net.classifier[1]
     class_maps = last_convolution(dropout(maps))
     return class_maps.mean((2, 3)), maps.mean((2, 3)), class_maps
+
+
+def read_evened_squeezenet(net: Any, grey: Tensor) -> Outputs:
+    """Show the slice as it is in one colour, and with its light evened out in the two others."""
+    even = evened(grey)
+    mean, std = (torch.tensor(each, device=grey.device).view(1, -1, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return read_squeezenet(net, (torch.cat([grey, even, even], 1) - mean) / std)
 
 
 def read_seed_squeezenet(net: Any, x: Tensor) -> Outputs:

@@ -6,6 +6,7 @@ from training.networks.architecture import IMAGENET_MEAN, IMAGENET_STD, Architec
 from training.networks.baselines import PaperCnn, RepairedCnn, read_baseline
 from training.networks.pretrained import (
     read_efficientnet,
+    read_evened_squeezenet,
     read_mobilenet,
     read_resnet,
     read_seed_squeezenet,
@@ -17,6 +18,8 @@ from training.networks.pretrained import (
 )
 
 _GREY_MEAN, _GREY_STD = IMAGENET_MEAN[:1], IMAGENET_STD[:1]
+_UNIT_MEAN, _UNIT_STD = (0.0,), (1.0,)
+"""It evens out 0..1, and normalises what comes of it itself."""
 _RAW_MEAN, _RAW_STD = (0.0,), (1 / 255,)
 """The paper's baseline was given 0..255 as they are."""
 _TF_MEAN, _TF_STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -48,6 +51,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "squeezenet1_1": Architecture(
         partial(squeezenet, "1_1"), read_squeezenet, "classifier.1", 3e-4, 3e-4, "2.4 times cheaper than 1.0"
+    ),
+    "squeezenet1_1_evened": Architecture(
+        partial(squeezenet, "1_1"),
+        read_evened_squeezenet,
+        "classifier.1",
+        3e-4,
+        3e-4,
+        "SqueezeNet 1.1 that also sees the slice with its light evened out: for slices from a camera",
+        _UNIT_MEAN,
+        _UNIT_STD,
     ),
     "squeezenet1_0_bn": Architecture(
         partial(squeezenet_bn, "1_0"),
