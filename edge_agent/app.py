@@ -15,8 +15,9 @@ from securesystemslib.signer import SSlibKey
 
 from broker.settings import BrokerSettings
 from broker.supervised import SupervisedThread
-from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, Source, SourceError
-from edge_agent.capture.replay import ReplaySource
+from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, SourceError
+from edge_agent.develop import PictureRefusedError
+from edge_agent.inlet import Inlet, open_inlet
 from edge_agent.link import Link
 from edge_agent.model_slot import ModelSlot, write_durably
 from edge_agent.outbox import Outbox, OutboxError
@@ -62,13 +63,13 @@ def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Eve
             )
         )
         link = Link(settings, broker, identity, outbox, slot, f"sliceloop {version('sliceloop')}")
-        source = ReplaySource(settings.replay, outbox.is_captured, max_file_bytes=settings.max_file_bytes)
+        inlet = stack.enter_context(open_inlet(settings, identity.boot_id, outbox, stop))
         originals = OriginalsPolicy(
             settings.send_originals, settings.send_dicom_originals, broker.max_payload_bytes - ENVELOPE_BYTES
         )
         log.info("edge started", site=settings.site, edge=settings.edge, waiting=outbox.depth())
         stack.enter_context(SupervisedThread("edge-link", lambda: link.run(stop, time.monotonic), stop))
-        ReadingLoop(source, slot, outbox, link, identity, originals).run(stop)
+        ReadingLoop(inlet, slot, outbox, link, identity, originals).run(stop)
     log.info("edge stopped")
 
 
@@ -77,7 +78,7 @@ class ReadingLoop:
 
     def __init__(
         self,
-        source: Source,
+        inlet: Inlet,
         slot: ModelSlot,
         outbox: Outbox,
         link: Link,
@@ -85,7 +86,7 @@ class ReadingLoop:
         originals: OriginalsPolicy,
     ) -> None:
         """Remember the parts."""
-        self._source, self._slot, self._outbox, self._link = source, slot, outbox, link
+        self._inlet, self._slot, self._outbox, self._link = inlet, slot, outbox, link
         self._identity, self._originals = identity, originals
         self._failures = 0
 
@@ -95,6 +96,7 @@ class ReadingLoop:
         while not stop.is_set():
             said, problem = problem, self.step(time.monotonic())
             self._link.problem(problem)
+            self._link.camera_says(self._inlet.guidance, self._inlet.refusals)
             if problem and problem != said:
                 log.warning("not reading", reason=problem)
             elif said and not problem:
@@ -106,11 +108,11 @@ class ReadingLoop:
         if self._slot.current is None:
             return "no model yet: waiting for a signed release on the model-update topic"
         try:
-            frame = self._source.step(now_s)
+            frame = self._inlet.step(now_s)
             if frame is not None:
                 self._read(frame, now_s)
         except FrameRefusedError as error:
-            return self._refuse(error.key, error.reason, now_s)
+            return self._refuse(error.key, error, now_s)
         except (SourceError, OutboxError) as error:
             return str(error)
         except OSError as error:  # its own words name the file, which may be a patient's
@@ -124,16 +126,19 @@ class ReadingLoop:
         sequence = self._outbox.last_sequence() + 1
         try:
             with self._slot.trying():
-                read = read_slice(frame, model, self._identity, sequence, self._originals)
-        except (ImageError, BlankFrameError) as error:
-            self._refuse(frame.key, str(error), now_s)
+                inlet = self._inlet
+                read = read_slice(
+                    frame, model, self._identity, sequence, self._originals, inlet.prepare, inlet.most_unlike
+                )
+        except (ImageError, BlankFrameError, PictureRefusedError) as error:
+            self._refuse(frame.key, error, now_s, frame)
             return
         except Exception as error:  # noqa: BLE001  onnxruntime's error classes share no public base
             self._failed_on(frame, model.manifest.version, error, now_s)
             return
         self._failures = 0
         self._outbox.add(frame.key, read.slice_id, read.sequence, read.messages)
-        self._source.taken(frame.key, now_s)
+        self._inlet.taken(frame.key, now_s)
         self._link.leave(read.diagnosis)
         self._link.updater.slice_was_read(model.manifest.version)
         _log_reading(read)
@@ -145,18 +150,18 @@ class ReadingLoop:
         log.error("reading failed", model=version, failures=self._failures, reason=f"{type(error).__name__}: {error}")
         if self._failures >= MAX_FAILURES:
             self._failures = 0
-            self._refuse(frame.key, f"the network of release {version} fails on it ({error})", now_s)
+            refused = FrameRefusedError(frame.key, f"the network of release {version} fails on it ({error})")
+            self._refuse(frame.key, refused, now_s, frame)
             return
         raise SourceError("the network failed on a slice; it is read again") from error
 
-    def _refuse(self, key: str, reason: str, now_s: float) -> str:
+    def _refuse(self, key: str, reason: Exception, now_s: float, frame: CapturedFrame | None = None) -> str:
         try:
-            self._outbox.refuse(key, reason)
+            self._inlet.refuse(key, reason, now_s, frame)
         except OutboxError as error:
             return str(error)
-        self._source.taken(key, now_s)
         # no file name here: it may be a patient's
-        log.warning("frame refused", reason=reason, next="`sliceloop refused` lists it on this box")
+        log.warning("frame refused", reason=str(reason), next="`sliceloop refused` lists it on this box")
         return ""
 
 

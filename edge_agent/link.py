@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 LOOP_S = 0.02
 """The longest wait for a message before publishing and updating get their turn again."""
 MAX_WAITING_DIAGNOSES = 100
+GUIDANCE_S = 1.0
+"""Guidance changes with every move of the hand: the status follows it no more often than this."""
 
 
 class Link:
@@ -51,8 +53,9 @@ class Link:
             Kind.MODEL_CHUNK: self._on_chunk,
         }
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
-        self._problem = self._unanswered = ""
-        self._next_heartbeat_s = 0.0
+        self._problem = self._unanswered = self._guidance = ""
+        self._refusals: dict[str, int] = {}
+        self._next_heartbeat_s = self._last_beat_s = 0.0
         self.session = Session(
             broker,
             f"edge-{identity.site}-{identity.edge}",
@@ -94,6 +97,12 @@ class Link:
             self._problem = text
             self._next_heartbeat_s = 0.0
 
+    def camera_says(self, guidance: str, refusals: Mapping[str, int]) -> None:
+        """Take what the person with the camera should do, and refused pictures by reason; the next status says it."""
+        if guidance != self._guidance or refusals != self._refusals:
+            self._guidance, self._refusals = guidance, dict(refusals)
+            self._next_heartbeat_s = min(self._next_heartbeat_s, self._last_beat_s + GUIDANCE_S)
+
     def run(self, stop: threading.Event, now_s: Callable[[], float]) -> None:
         """Keep the conversation going until the stop; then say so, and let the broker have the last messages."""
         with self.session:
@@ -114,7 +123,7 @@ class Link:
             self._publisher.step(now_s)
             self._unanswered = self._publisher.problem
             if now_s >= self._next_heartbeat_s:
-                self._next_heartbeat_s = now_s + self._settings.heartbeat_s
+                self._last_beat_s, self._next_heartbeat_s = now_s, now_s + self._settings.heartbeat_s
                 self._say(self._status("online"), retain=True)
         except OutboxError as error:
             self.problem(str(error))
@@ -175,6 +184,8 @@ class Link:
                 "model": self._slot.running,
                 "outbox_depth": self._outbox.depth(),
                 "last_sequence": self._outbox.last_sequence(),
+                "guidance": self._guidance[:200],
+                "refusals": self._refusals,
                 "problem": "; ".join(filter(None, (self._problem, self._unanswered)))[:2000],
             }
         )

@@ -75,19 +75,19 @@ class QualityLimits(BaseModel):
 
     min_frame_grey: float = Field(default=24, ge=0, le=255)
     """A frame without a brighter grey (0..255) comes from a covered or failing camera."""
-    min_outline_score: float = Field(default=0.5, ge=0, le=1)
+    min_outline_score: float = Field(default=0.45, ge=0, le=1)
     """How sure the outline must be."""
     min_border_px: float = Field(default=1.0)
     """The least distance of the outline from the frame's border, in pixels."""
     min_side_px: float = Field(default=180, gt=0)
     """Side of a square as large as the slice in the frame, in pixels."""
-    max_blur: float = Field(default=2.3, gt=0)
+    max_blur: float = Field(default=2.7, gt=0)
     """The most blur of edges (sigma), in 256ths of the slice's side."""
     min_brightest_grey: float = Field(default=60, ge=0, le=255)
     """A slice without a brighter grey (0..255) is too dark."""
     max_clipped_share: float = Field(default=0.45, ge=0, le=1)
     """The most of what is not dark in a slice that may be clipped to white."""
-    max_glare_share: float = Field(default=0.04, ge=0, le=1)
+    max_glare_share: float = Field(default=0.06, ge=0, le=1)
     """The most of the slice that may be under strong glare."""
 
 

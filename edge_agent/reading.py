@@ -1,21 +1,25 @@
 """One slice from the captured frame to the messages that say what it is: decode, crop, read, and put into words."""
 
+import math
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from edge_agent.capture.frame import CapturedFrame
-from edge_agent.crop import crop, encode_png
+from edge_agent.crop import encode_png
 from edge_agent.model_slot import ServedModel
 from edge_agent.outbox import OutboxMessage
+from edge_agent.unlike import refuse_unlike
 from protocol.codec import Encoded, EventContext, encode, encode_frame
 from protocol.manifest import sha256_of
 from protocol.messages import Diagnosis, Frame, NetworkReading, SliceRead
 from protocol.patients import patient_key
 from protocol.topics import Kind
-from training.model.decode import decode_image, is_dicom
+from training.model.decode import is_dicom
 from training.model.preprocess import PREPROCESSING_VERSION
+from training.model.preprocess import Frame as Slice
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class OriginalsPolicy:
         return ""
 
 
+Prepare = Callable[[bytes], Slice]
+"""Makes of a captured frame's bytes what a network reads: uint8 [256, 256]."""
+
+
 @dataclass(frozen=True)
 class ReadSlice:
     """A slice that was read: its messages for the outbox, and the one for the live view."""
@@ -64,14 +72,24 @@ class ReadSlice:
 
 
 def read_slice(
-    frame: CapturedFrame, model: ServedModel, identity: EdgeIdentity, sequence: int, originals: OriginalsPolicy
+    frame: CapturedFrame,
+    model: ServedModel,
+    identity: EdgeIdentity,
+    sequence: int,
+    originals: OriginalsPolicy,
+    prepare: Prepare,
+    most_unlike: float = math.inf,
 ) -> ReadSlice:
-    """Decode, crop and read a frame; raises `ImageError` or `BlankFrameError` for one that shows no slice."""
+    """Prepare and read a frame; raises what `prepare` raises for one that shows no slice.
+
+    Raises `PictureRefusedError` for one that is more unlike what the network learnt from than `most_unlike`.
+    """
     started_s = time.perf_counter()
-    cropped = crop(decode_image(frame.data))
-    reading = model.reader.read(cropped.pixels)
+    pixels = prepare(frame.data)
+    reading = model.reader.read(pixels)
+    refuse_unlike(reading, most_unlike)
     latency_ms = (time.perf_counter() - started_s) * 1000
-    png = encode_png(cropped.pixels)
+    png = encode_png(pixels)
     slice_id, omitted = uuid.uuid4().hex, originals.why_not(frame)
     said = SliceRead(
         slice_id=slice_id,

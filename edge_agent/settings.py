@@ -1,9 +1,12 @@
 """Everything about an edge agent that a site chooses; units stand in the names."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge_agent.capture.webcam_settings import WebcamSettings
+from edge_agent.develop import DevelopmentSettings
 from protocol.topics import TopicId
 
 KIB = 1024
@@ -33,7 +36,15 @@ class EdgeSettings(BaseModel):
     """Part of every topic, `[a-z0-9-]{1,32}`; unique within the site."""
     data_dir: Path
     """Outbox, models and secrets; must survive a restart."""
-    replay: ReplaySettings
+    replay: ReplaySettings | None = None
+    """A folder as the source of slices; set this or `webcam`."""
+    webcam: WebcamSettings | None = None
+    """A camera as the source of slices."""
+    development: DevelopmentSettings = DevelopmentSettings()
+    calibration_file: Path | None = None
+    """Of this camera before this screen, as `sliceloop calibrate solve` writes it."""
+    intake_file: Path | None = None
+    """Network that tells whether a picture is an upright chest CT; default: the one that comes with the program."""
     trusted_keys_dir: Path
     """Holds the *.pub.json files of those who may sign releases."""
     trusted_threshold: int = Field(default=1, ge=1)
@@ -58,5 +69,13 @@ class EdgeSettings(BaseModel):
     """Slices that a new model must read without a fault before it is reported as active."""
     chunk_timeout_s: float = Field(default=5.0, gt=0)
     """A chunk of a release that did not come by then is asked for again."""
+    max_refused_bytes: int = Field(default=256 * KIB * KIB, ge=0)
+    """Budget of the camera's refused pictures that are kept in `data_dir`; the oldest give way."""
     threads: int = Field(default=1, ge=1)
     """Threads of the network; one is fastest on a busy box."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.replay is None) == (self.webcam is None):
+            raise ValueError("needs one source of slices: set replay.folder, or webcam, and not both")
+        return self

@@ -81,6 +81,10 @@ class Status(Message):
     outbox_depth: int = Field(default=0, ge=0)
     last_sequence: int = Field(default=0, ge=0)
     problem: LongText = ""
+    guidance: ShortText = ""
+    """What the person with the camera should do now."""
+    refusals: dict[ShortText, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, max_length=100)
+    """Pictures that were refused since this boot, by reason code."""
 
 
 class Diagnosis(Message):

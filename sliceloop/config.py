@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
@@ -85,11 +85,17 @@ def _explain_one(fault: Any, path: Path | None, model: type[BaseModel]) -> str:
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
-        nested = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        nested = nested_section(model.model_fields[part].annotation) if part in model.model_fields else None
+        if nested is None:
             return []
         model = nested
     return list(model.model_fields)
+
+
+def nested_section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field is, also where it may be left out."""
+    choices = (annotation, *get_args(annotation))
+    return next((each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _hint(name: str, known: Any) -> str:

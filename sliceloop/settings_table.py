@@ -1,7 +1,6 @@
 """`sliceloop settings`: every setting with its default and its meaning, read off the settings themselves."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -11,6 +10,7 @@ from broker.settings import BrokerSettings
 from cloud_worker.object_store import S3Settings
 from cloud_worker.settings import WorkerSettings
 from edge_agent.settings import EdgeSettings
+from sliceloop.config import nested_section
 from training.settings import TrainerSettings
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -32,11 +32,11 @@ def settings_table() -> str:
 
 def _fields(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
-        nested: Any = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            yield from _fields(f"{prefix}.{name}", nested)
-        else:
+        section = nested_section(field.annotation)
+        if section is None or field.default is None:
             yield f"{prefix}.{name}", field
+        if section is not None:
+            yield from _fields(f"{prefix}.{name}", section)
 
 
 def _default(field: FieldInfo) -> str:

@@ -61,11 +61,19 @@ def _look(edge: EdgeRow, now: datetime) -> Look:
 
 
 def _problem_lines(edge: EdgeRow, now: datetime, width: int, room: int) -> list[Text]:
-    """Return an online edge's problem in as many lines as there is room for."""
+    """Return an online edge's problem, or its camera's guidance and refusals, in as many lines as there is room for."""
     if not room or _look(edge, now) is not EDGE_LOOKS["online"]:
         return []
-    wrapped = textwrap.wrap(edge.problem, max(8, width - 4), max_lines=room, placeholder="…")
-    return [line((f"{'  ! ' if number == 0 else '    '}{part}", WARN)) for number, part in enumerate(wrapped)]
+    told = edge.problem or " · ".join(filter(None, (edge.guidance, _refused(edge))))
+    sign, colour = ("!", WARN) if edge.problem else ("›", QUIET)
+    wrapped = textwrap.wrap(told, max(8, width - 4), max_lines=room, placeholder="…")
+    return [line((f"  {sign} {part}" if number == 0 else f"    {part}", colour)) for number, part in enumerate(wrapped)]
+
+
+def _refused(edge: EdgeRow) -> str:
+    total = sum(count for _, count in edge.refusals)
+    reasons = ", ".join(f"{code} {count}" for code, count in edge.refusals)
+    return f"{total} pictures refused: {reasons}" if total else ""
 
 
 def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool, told_below: bool) -> list[Text]:

@@ -113,6 +113,9 @@ class EdgeRow:
     outbox_depth: int = 0
     last_sequence: int = 0
     problem: str = ""
+    guidance: str = ""
+    refusals: tuple[tuple[str, int], ...] = ()
+    """Refused pictures by reason code, the most frequent first."""
     running_version: int = 0
     running_at: datetime | None = None
     phase: ModelPhase = ModelPhase.NONE

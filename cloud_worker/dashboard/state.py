@@ -190,6 +190,11 @@ class DashboardState:
             outbox_depth=bounded(status.outbox_depth),
             last_sequence=max(edge.last_sequence if same_boot else 0, bounded(status.last_sequence)),
             problem=plain(status.problem, MAX_REASON),
+            guidance=plain(status.guidance, MAX_REASON),
+            refusals=tuple(
+                (plain(code, MAX_REASON), bounded(count))
+                for code, count in sorted(status.refusals.items(), key=lambda item: (-item[1], item[0]))
+            ),
             # The broker speaks a will, not the edge: it tells nothing of when the edge was last there.
             last_seen=edge.last_seen if status.state == "lost" else _latest(edge.last_seen, said_at),
         )

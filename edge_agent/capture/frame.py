@@ -25,12 +25,12 @@ class SourceError(RuntimeError):
 
 
 class FrameRefusedError(ValueError):
-    """One frame cannot be used; it is recorded and passed over. `key` names it within this edge."""
+    """One frame cannot be used; it is recorded and passed over. `key` names it within this edge, `code` the reason."""
 
-    def __init__(self, key: str, reason: str) -> None:
+    def __init__(self, key: str, reason: str, code: str = "unusable-frame") -> None:
         """Remember which frame, and why."""
         super().__init__(reason)
-        self.key, self.reason = key, reason
+        self.key, self.reason, self.code = key, reason, code
 
 
 class Source(Protocol):

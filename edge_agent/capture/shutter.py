@@ -80,9 +80,10 @@ class Shutter:
         self._is_still = self._watch.see(None, 0.0)
 
     def take_again(self, after_s: float) -> None:
-        """Let the slice that was taken last be taken again after this time; it could not be used."""
-        self._watch.forget_taken()
-        self._due_s = max(self._due_s, after_s)
+        """Let the slice that was taken last be taken again after this time; at an interval that happens anyway."""
+        if self._settings.trigger == "still":
+            self._watch.forget_taken()
+            self._due_s = max(self._due_s, after_s)
 
     def _look(self, pixels: NDArray[np.uint8], at_s: float) -> None:
         if self._settings.trigger != "still":
@@ -93,6 +94,8 @@ class Shutter:
         self._next_look_s = at_s + self._settings.look_every_s
         location = self._locate(pixels) if self._locate is not None else None
         self.seen = Seen(pixels, location)
+        if location is not None and location.quad is None:  # what was to be taken again is gone
+            self._due_s = float("-inf")
         self._is_still = self._watch.see(_view(pixels, location), at_s)
 
     def _begins(self, at_s: float) -> bool:

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 SOURCE_NAME = "webcam"
 MAX_FRAMES_A_STEP = 32
 """Of a recording that goes fast; then the caller may look whether it is to stop."""
+_MOST_DOUBLINGS = 5
+"""Of the pause before a refused slice is taken again: a film that nobody turns is not photographed all night."""
 PNG_COMPRESSION = 1
 """0..9; more makes noise no smaller, and takes three times as long."""
 
@@ -37,6 +39,7 @@ PNG_COMPRESSION = 1
 class _Refused:
     key: str
     reason: str
+    code: str = "unusable-frame"
 
 
 class WebcamSource:
@@ -100,7 +103,7 @@ class WebcamSource:
         if self._offered is None:
             self._offered = self._capture(now_s)
         if isinstance(self._offered, _Refused):
-            raise FrameRefusedError(self._offered.key, self._offered.reason)
+            raise FrameRefusedError(self._offered.key, self._offered.reason, self._offered.code)
         return self._offered
 
     def taken(self, key: str, now_s: float) -> None:  # noqa: ARG002  the frames' own times count here
@@ -108,9 +111,13 @@ class WebcamSource:
         if self._offered is not None and self._offered.key == key:
             self._offered = None
 
-    def take_again(self) -> None:
-        """Take the slice in view again, though it is the same as the last: that one could not be used."""
-        self._shutter.take_again(self._last_s + self._settings.retake_after_s)
+    def take_again(self, refused: int = 1) -> None:
+        """Take the slice in view again, though it is the same as the last: that one could not be used.
+
+        Where so many pictures in a row were refused, the pause before it grows.
+        """
+        pause_s = self._settings.retake_after_s * 2.0 ** min(refused - 1, _MOST_DOUBLINGS)
+        self._shutter.take_again(self._last_s + pause_s)
 
     def _capture(self, now_s: float) -> CapturedFrame | _Refused | None:
         for _ in range(MAX_FRAMES_A_STEP if self._settings.pace == "fast" else 1):
@@ -136,7 +143,7 @@ class WebcamSource:
             return None
         key = self._new_key()
         if is_black(fused.pixels):
-            return _Refused(key, sentence(Refusal.BLACK_FRAME))
+            return _Refused(key, sentence(Refusal.BLACK_FRAME), Refusal.BLACK_FRAME)
         log.info("picture taken", fused=fused.used, sharpness=round(fused.sharpness))
         return CapturedFrame(
             key=key,

@@ -34,7 +34,8 @@ class WebcamSettings(BaseModel):
     look_every_s: float = Field(default=0.15, ge=0)
     """How often the slice is looked for while waiting for it."""
     retake_after_s: float = Field(default=2.0, ge=0)
-    """Pause before a refused slice is taken again by itself."""
+    """Pause before a refused slice is taken again by itself; it doubles, up to 32 times as long, until another slice is
+    shown or the picture is good."""
     settle_frames: int = Field(default=5, ge=2, le=60)
     """Exposure has settled when so many frames in a row are equally bright."""
     settle_mean: float = Field(default=3.0, gt=0)

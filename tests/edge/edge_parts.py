@@ -159,7 +159,7 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     return bytes(model.SerializeToString())
 
 
@@ -321,8 +321,11 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str] | str, dea
         never.wait(0.02)
 
 
-def write_edge_config(folder: Path, *, port: int, **edge: Any) -> Path:
-    """Write the configuration of an edge whose data, slices and keys lie in the folder; None leaves a key out."""
+def write_edge_config(folder: Path, *, port: int, camera: str = "", **edge: Any) -> Path:
+    """Write the configuration of an edge whose data, slices and keys lie in the folder; None leaves a key out.
+
+    With a camera's address that is the source of slices instead of the folder.
+    """
     values = {
         "site": "site-a",
         "edge": "edge-1",
@@ -334,7 +337,9 @@ def write_edge_config(folder: Path, *, port: int, **edge: Any) -> Path:
     lines = [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
     inbox = folder / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(["[edge]", *lines, "[edge.replay]", f'folder = "{inbox}"', "interval_s = 0.0"])
+    replay = ["[edge.replay]", f'folder = "{inbox}"', "interval_s = 0.0"]
+    webcam = ["[edge.webcam]", f'device = "{camera}"', "stall_timeout_s = 1.0", "reconnect_max_s = 0.5"]
+    text = "\n".join(["[edge]", *lines, *(webcam if camera else replay)])
     broker = f"[broker]\nport = {port}\nreconnect_min_s = 0.05\nreconnect_max_s = 0.2\ndrain_timeout_s = 1.0\n"
     config = folder / "edge.toml"
     config.write_text(f"{text}\n{broker}")

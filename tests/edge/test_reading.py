@@ -3,6 +3,7 @@
 import io
 import re
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from edge_parts import body, dicom_file, filled_slot, image_file, png_claiming, slice_file
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.capture.frame import CapturedFrame
@@ -21,13 +23,20 @@ from protocol.labels import LABELS
 from protocol.manifest import sha256_of
 from protocol.messages import Frame, SliceRead
 from protocol.topics import Kind
-from training.model.decode import ImageError, ImageTooLargeError, ImageTooSmallError
+from training.model.decode import ImageError, ImageTooLargeError, ImageTooSmallError, decode_image
 from training.model.preprocess import BlankFrameError
 
 SECRET = b"a secret of the site, 32 bytes.."
 IDENTITY = EdgeIdentity("site-a", "edge-1", "boot-1", SECRET)
 ALL = OriginalsPolicy(send=True, send_dicom=True, max_bytes=1_000_000)
 DEFAULT = OriginalsPolicy(send=True, send_dicom=False, max_bytes=1_000_000)
+
+
+def file_pixels(data: bytes) -> NDArray[np.uint8]:
+    return crop(decode_image(data)).pixels
+
+
+read_file = partial(read_slice, prepare=file_pixels)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,7 @@ def said(read: ReadSlice) -> SliceRead:
 def test_a_frame_becomes_a_slice_that_the_cloud_can_decode(model: ServedModel) -> None:
     """The message holds a PNG of 256x256, its hash, the frame's hash, the reading and who read it."""
     data = slice_file()
-    read = read_slice(frame(data), model, IDENTITY, 7, ALL)
+    read = read_file(frame(data), model, IDENTITY, 7, ALL)
     message = said(read)
     with Image.open(io.BytesIO(message.image)) as image:
         assert (image.format, image.size, image.mode) == ("PNG", (256, 256), "L")
@@ -68,7 +77,7 @@ def test_a_frame_becomes_a_slice_that_the_cloud_can_decode(model: ServedModel) -
 def test_the_original_travels_with_its_slice(model: ServedModel) -> None:
     """A PNG original is sent as it is, under the slice's id and its own hash."""
     data = slice_file()
-    read = read_slice(frame(data), model, IDENTITY, 1, DEFAULT)
+    read = read_file(frame(data), model, IDENTITY, 1, DEFAULT)
     assert [message.kind for message in read.messages] == [Kind.SLICE, Kind.FRAME]
     original = decode_frame(read.messages[1].payload, read.messages[1].user_properties).frame
     assert (original.data, original.slice_id, original.media_type) == (data, read.slice_id, "image/png")
@@ -79,15 +88,15 @@ def test_the_original_travels_with_its_slice(model: ServedModel) -> None:
 def test_dicom_originals_stay_by_default(model: ServedModel, suffix: str) -> None:
     """A DICOM file stays at the edge, whatever its name says it is, and the slice says why."""
     captured = frame(dicom_file(PatientID="MRN-0815"), media_type=suffix)
-    kept = read_slice(captured, model, IDENTITY, 1, DEFAULT)
+    kept = read_file(captured, model, IDENTITY, 1, DEFAULT)
     assert [message.kind for message in kept.messages] == [Kind.SLICE]
     assert "edge.send_dicom_originals is off" in said(kept).frame_omitted
-    assert len(read_slice(captured, model, IDENTITY, 1, ALL).messages) == 2
+    assert len(read_file(captured, model, IDENTITY, 1, ALL).messages) == 2
 
 
 def test_originals_stay_when_they_are_switched_off(model: ServedModel) -> None:
     """Without originals the slice alone is sent, and says so."""
-    read = read_slice(frame(slice_file()), model, IDENTITY, 1, OriginalsPolicy(False, True, 1_000_000))
+    read = read_file(frame(slice_file()), model, IDENTITY, 1, OriginalsPolicy(False, True, 1_000_000))
     assert [message.kind for message in read.messages] == [Kind.SLICE]
     assert said(read).frame_omitted == "edge.send_originals is off"
 
@@ -95,16 +104,16 @@ def test_originals_stay_when_they_are_switched_off(model: ServedModel) -> None:
 def test_an_original_that_no_broker_takes_stays_with_a_reason(model: ServedModel) -> None:
     """An original above the broker's limit is omitted before it is sent, and the slice goes all the same."""
     data = slice_file()
-    read = read_slice(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, len(data) - 1))
+    read = read_file(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, len(data) - 1))
     assert [message.kind for message in read.messages] == [Kind.SLICE]
     assert said(read).frame_omitted == f"{len(data):,} bytes exceed the message limit of {len(data) - 1:,}"
-    assert len(read_slice(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, len(data))).messages) == 2
+    assert len(read_file(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, len(data))).messages) == 2
 
 
 def test_an_original_that_no_message_holds_stays_with_a_reason(model: ServedModel) -> None:
     """With a broker that takes more than our messages may have, a huge original is omitted and its slice still read."""
     data = image_file(np.pad(body(1200, 1600), 60)) + bytes(Frame.max_bytes)
-    read = read_slice(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, 100_000_000))
+    read = read_file(frame(data), model, IDENTITY, 1, OriginalsPolicy(True, True, 100_000_000))
     assert [message.kind for message in read.messages] == [Kind.SLICE]
     assert f"{Frame.max_bytes:,}" in said(read).frame_omitted
 
@@ -112,7 +121,7 @@ def test_an_original_that_no_message_holds_stays_with_a_reason(model: ServedMode
 @pytest.mark.parametrize("data", [dicom_file(PatientID="MRN-0815", PatientName="Doe^John"), slice_file()])
 def test_nothing_that_is_sent_names_the_patient(model: ServedModel, data: bytes) -> None:
     """Neither the patient's id nor the file's name is in a message of the default policy."""
-    read = read_slice(frame(data), model, IDENTITY, 1, DEFAULT)
+    read = read_file(frame(data), model, IDENTITY, 1, DEFAULT)
     sent = b"".join(message.payload + repr(message).encode() for message in read.messages)
     sent += read.diagnosis.model_dump_json().encode()
     assert b"MRN-0815" not in sent
@@ -134,7 +143,7 @@ def test_a_patient_key_tells_patients_apart_and_hides_them(
 
 def test_each_slice_and_message_has_an_id_of_its_own(model: ServedModel) -> None:
     """The same file captured twice gives two slices, and no two messages share an id."""
-    reads = [read_slice(frame(slice_file()), model, IDENTITY, number, ALL) for number in (1, 2)]
+    reads = [read_file(frame(slice_file()), model, IDENTITY, number, ALL) for number in (1, 2)]
     assert len({read.slice_id for read in reads}) == 2
     assert len({message.message_id for read in reads for message in read.messages}) == 4
 
@@ -156,7 +165,7 @@ def test_what_shows_no_slice_is_refused_by_name(
 ) -> None:
     """Whatever is no slice raises the error that says why, before a network sees it."""
     with pytest.raises(error, match=fault):
-        read_slice(frame(data), model, IDENTITY, 1, ALL)
+        read_file(frame(data), model, IDENTITY, 1, ALL)
 
 
 def test_the_crop_is_the_body_and_its_png_is_lossless() -> None:
@@ -187,6 +196,6 @@ def test_real_dicom_slices_are_read(model: ServedModel) -> None:
     if not files:
         pytest.skip(f"no real DICOM slices in {folder}")
     for path in files:
-        read = read_slice(frame(path.read_bytes(), media_type="application/dicom"), model, IDENTITY, 1, DEFAULT)
+        read = read_file(frame(path.read_bytes(), media_type="application/dicom"), model, IDENTITY, 1, DEFAULT)
         assert len(said(read).image) > 1000
         assert len(read.messages) == 1

@@ -28,6 +28,7 @@ from edge_parts import (
 from broker.settings import BrokerSettings
 from edge_agent.app import ReadingLoop
 from edge_agent.capture.replay import ReplaySource
+from edge_agent.inlet import FolderInlet
 from edge_agent.link import Link
 from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox
@@ -91,8 +92,8 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
             outbox = stack.enter_context(Outbox(tmp_path / "outbox", max_rows=max_rows, max_bytes=10_000_000))
             link = Link(settings, BrokerSettings(), identity, outbox, slot, "tests")
             originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
-            source = ReplaySource(replay, outbox.is_captured, max_file_bytes=1_000_000)
-            return Bench(inbox, slot, outbox, link, ReadingLoop(source, slot, outbox, link, identity, originals))
+            inlet = FolderInlet(ReplaySource(replay, outbox.is_captured, max_file_bytes=1_000_000), outbox)
+            return Bench(inbox, slot, outbox, link, ReadingLoop(inlet, slot, outbox, link, identity, originals))
 
         yield make
 

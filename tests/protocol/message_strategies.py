@@ -92,6 +92,8 @@ MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
         outbox_depth=counts,
         last_sequence=counts,
         problem=texts,
+        guidance=texts,
+        refusals=st.dictionaries(texts, counts, max_size=5),
     ),
     SliceRead: parts(
         SliceRead,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mjpeg_camera import MjpegCamera
 from rich.console import Console
-from webcam_parts import FPS, QUAD, Frame, MjpegCamera, Place, locate, phantom, scene, settings, video
+from webcam_parts import FPS, QUAD, Frame, Place, locate, phantom, scene, settings, video
 
 from cloud_worker.dashboard.palette import GOOD
 from edge_agent.capture.frame import SourceError

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from webcam_parts import Frame, MjpegCamera, Watcher, decoded, likeness, locate, phantom, scene, source
+from mjpeg_camera import MjpegCamera
+from webcam_parts import Frame, Watcher, decoded, likeness, locate, phantom, scene, source
 
 SLICE, OTHER = phantom(0), phantom(1)
 QUICK = {"still_s": 0.1, "look_every_s": 0.04, "burst_frames": 2, "reconnect_max_s": 1.0, "settle_frames": 2}

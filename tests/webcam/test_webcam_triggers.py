@@ -129,6 +129,18 @@ def test_a_refused_slice_is_taken_again_when_asked(tmp_path: Path) -> None:
         assert len(watch.frames) == 2
 
 
+def test_a_slice_that_is_refused_again_and_again_is_taken_more_rarely_until_another_is_shown(tmp_path: Path) -> None:
+    """After the fifth refusal in a row the pause is longer than the recording; an empty page ends it."""
+    frames = chain(held(ONE, 60), held(None, 15), held(OTHER, 60, seed=1))
+    webcam = source(video(tmp_path / "v.avi", frames), **FAST, retake_after_s=1.0, locate=locate)
+    with webcam:
+        watch = Watcher(webcam)
+        watch.until(lambda: len(watch.frames) == 1)
+        webcam.take_again(refused=5)
+        watch.until(lambda: webcam.finished)
+        assert slices_of([decoded(frame) for frame in watch.frames]) == ["one", "other"]
+
+
 @pytest.mark.parametrize("trigger", ["key", "still"])
 def test_the_key_takes_one_picture(tmp_path: Path, trigger: str) -> None:
     """A press takes one picture of whatever is there, and is taken back by it; without a press the key takes none."""
