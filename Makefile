@@ -9,8 +9,8 @@ TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 # Two files at a time. The others are about connections and their times, and go one after another.
-APART := tests/training tests/model tests/protocol tests/screen_camera tests/photometry tests/capture_bench \
-	tests/dashboard tests/command tests/worker tests/cloud
+APART := tests/training tests/model tests/protocol tests/screen_camera tests/locate tests/photometry tests/intake \
+	tests/capture_bench tests/dashboard tests/command tests/worker tests/cloud
 
 .PHONY: setup demo test check chaos bench clean
 setup: $(VENV)/.ready
@@ -37,6 +37,7 @@ test: check
 
 bench: setup
 	$(BIN)/sliceloop bench training $(BENCH_ARGS)
+	$(BIN)/sliceloop bench capture --phantoms 60
 
 chaos: setup
 	$(BIN)/python -m pytest -m chaos --timeout 900

@@ -1,8 +1,6 @@
 """The one command: every process of the loop, and the tools of the people around it."""
 
-import signal
 import sys
-import threading
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TextIO
@@ -10,8 +8,10 @@ from typing import Annotated, Literal, NoReturn, TextIO
 import typer
 
 from broker.settings import BrokerSettings
+from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
 from sliceloop.logs import configure_logs
+from sliceloop.stopping import stop_on_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,10 @@ app.add_typer(certificates_app, name="certificates")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 app.add_typer(bench_app, name="bench")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Calibrate a webcam before a screen or light box.")
+bench_app.add_typer(capture_bench_app)
 app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(camera_app)
+app.add_typer(intake_app, name="intake")
 app.add_typer(data_app, name="data")
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
@@ -139,15 +142,19 @@ def dashboard(config: ConfigOption = None, log_level: LogLevel = "critical") -> 
 
 @app.command()
 def refused(config: ConfigOption = None) -> None:
-    """List the files that this edge could not read, with the reason (on the box only: names may be patients')."""
+    """List the files and pictures that this edge did not read, with the reason (on the box: names may be patients')."""
+    from edge_agent.inlet import REFUSED_FOLDER
     from edge_agent.outbox import Outbox
+    from edge_agent.refused_pictures import kept_pictures
     from edge_agent.settings import EdgeSettings
     from sliceloop.existing import existing
 
     settings = read_section(config, "edge", EdgeSettings)
     path = existing(settings.data_dir / "outbox.sqlite", config)
     with Outbox(path, max_rows=settings.max_outbox_rows, max_bytes=settings.max_outbox_bytes) as outbox:
-        typer.echo("\n".join(f"{key}: {reason}" for key, reason in outbox.refused()) or "none")
+        files = list(outbox.refused())
+    pictures = kept_pictures(settings.data_dir / REFUSED_FOLDER)
+    typer.echo("\n".join(f"{name}: {reason}" for name, reason in (*files, *pictures)) or "none")
 
 
 @keys_app.command("new")
@@ -228,12 +235,18 @@ def train(
     exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
     patient_rule: PatientRule = None,
     allow_leak: Annotated[bool, typer.Option(help="Go on where a patient is on two sides; marks all outputs.")] = False,
+    views: Annotated[
+        Path | None, typer.Option(help="Learn from simulated captured views too: a folder of `capture-views`.")
+    ] = None,
+    views_share: Annotated[float, typer.Option(min=0, max=1, help="Of a batch's slices, those shown twice.")] = 1.0,
+    views_weight: Annotated[float, typer.Option(min=0, help="Of a slice's and its view's answers being one.")] = 4.0,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch: Annotated[int, typer.Option(min=2)] = 32,
     balanced: Annotated[
         Literal["none", "class", "class-source"], typer.Option(help="What is shown equally often.")
     ] = "class",
     augment: Annotated[float, typer.Option(min=0, max=4, help="Strength of augmentation; 0 for none.")] = 1.0,
+    greys: Annotated[float, typer.Option(min=0, max=4, help="How many times as much greys vary.")] = 1.0,
     window: Annotated[float, typer.Option(min=0, max=1, help="Chance of another grey window.")] = 0.0,
     exchange: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that a slice of lungs only is shown in another's body.")
@@ -265,14 +278,18 @@ def train(
         exclude_sources=tuple(exclude_source or ()),
         patient_rule=patient_rule,
         allow_leak=allow_leak,
+        views=views,
     )
     settings = train_settings(
         epochs=epochs,
         batch=batch,
         balanced=balanced,
         augment=augment,
+        greys=greys,
         window=window,
         exchange=exchange,
+        views_share=views_share,
+        views_weight=views_weight,
         optimizer=optimizer,
         learning_rate=learning_rate,
         backbone_rate_share=backbone_rate_share,
@@ -678,14 +695,6 @@ def demo(
     from sliceloop.demo.run import run_demo
 
     raise typer.Exit(run_demo(images, slices, seed, folder, headless=headless, json=json, svg=svg))
-
-
-def stop_on_signals() -> threading.Event:
-    """Return the process's one stop event; SIGTERM and SIGINT set it and do nothing else."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _broker(config: Path | None) -> BrokerSettings:

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from protocol.labels import LABELS
 from sliceloop.capture_bench.cases import CasePlan, cases, stratified
+from sliceloop.capture_bench.development import with_unlikeness
 from sliceloop.capture_bench.draws import RESAMPLES
 from sliceloop.capture_bench.feed import FeedKind, open_feed
 from sliceloop.capture_bench.kept import KeptFrames, recipe_hash
@@ -93,7 +94,7 @@ def bench_capture(request: CaptureRequest, paths: Paths, stop: threading.Event) 
             facts = _facts(request, dataset, split, subjects)
             networks = subjects.networks()
             slices = _slices(_rows(request, dataset, split), dataset.folder, networks, stop)
-            bench = Bench(slices, networks, paths, _ablated(request.plan))
+            bench = Bench(slices, networks, with_unlikeness(paths, networks.served), _ablated(request.plan))
             results = _measured(request, bench, facts, stop)
             record = _record(request, slices, facts, results, time.monotonic() - started_s)
             _write(request, slices, record, results)

@@ -15,6 +15,7 @@ from edge_agent.capture.located import Locate
 from edge_agent.capture.webcam_settings import WebcamSettings
 from protocol.labels import LABELS
 from sliceloop.capture_bench.cases import Case
+from sliceloop.capture_bench.development import with_unlikeness
 from sliceloop.capture_bench.draws import RESAMPLES
 from sliceloop.capture_bench.feed import Arrived, arriving, camera_source
 from sliceloop.capture_bench.figures import CaptureFigures
@@ -79,6 +80,7 @@ def score_recording(request: ScoreRequest, paths: Paths, locate: Locate, stop: t
     subjects = open_subjects(request.model, request.plain_model, request.out)
     leaks = [_leak(page, one, allow_leak=request.allow_leak) for one in (subjects.served, subjects.plain)]
     networks = subjects.networks()
+    paths = with_unlikeness(paths, networks.served)
     try:
         with one_core():
             pictures = _taken(request, page, paths, networks, locate, stop)

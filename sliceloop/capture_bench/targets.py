@@ -1,4 +1,4 @@
-"""What issue 4 asks of the capture path, beside what was measured."""
+"""What the capture path aims at, beside what was measured."""
 
 from collections.abc import Iterable, Iterator
 
