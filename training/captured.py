@@ -97,7 +97,7 @@ def inconsistency(digital: Tensor, captured: Tensor) -> Tensor:
     """Return how far logits [m, 3] of captured views and of their digital slices lie apart: a sum over m, in nats.
 
     The mean of both Kullback-Leibler divergences draws each answer to the other: so the digital one, too, leans on what
-    a camera leaves of a slice. Held fixed, it went on reading greys that no photograph keeps, and the gap stayed wider.
+    a camera leaves of a slice, and not on greys that no photograph keeps.
     """
     one, other = F.log_softmax(digital, dim=1), F.log_softmax(captured, dim=1)
     there, back = (F.kl_div(*pair, reduction="sum", log_target=True) for pair in ((other, one), (one, other)))
