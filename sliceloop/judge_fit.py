@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_agent.locate import judge, search
+from edge_agent.locate.bgr import brightness
 from edge_agent.locate.edges import find_edges
 from edge_agent.locate.lines import find_lines
 from edge_agent.locate.looks import CONTENT, OUTLINE, content_looks, outline_looks
@@ -162,7 +163,7 @@ def _fitted(looks: Floats, choices: Choices, of_fold: NDArray[np.bool_], hidden:
 
 
 def _quads(shown: Shown) -> tuple[Quads, Floats]:
-    grey = np.asarray(cv2.cvtColor(shown.small, cv2.COLOR_BGR2GRAY), np.uint8)
+    grey = brightness(shown.small)
     edges = find_edges(grey)
     upright, level, _ = find_lines(edges)
     quads = find_quads(upright, level, edges.shape)
@@ -175,7 +176,7 @@ def _looked_into(shown: Shown, quads: Quads, looks: Floats, scores: Floats) -> t
     """Return the best quads by these scores, and how they look inside and outside."""
     if not len(quads):
         return quads.corners, np.zeros((0, len(CONTENT + OUTLINE)), np.float32)
-    edges = find_edges(np.asarray(cv2.cvtColor(shown.small, cv2.COLOR_BGR2GRAY), np.uint8))
+    edges = find_edges(brightness(shown.small))
     axis = find_lines(edges)[2]
     best = search.distinct(quads.corners, scores)
     smooth = np.asarray(cv2.blur(shown.small, (3, 3)), np.uint8)

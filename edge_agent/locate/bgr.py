@@ -52,6 +52,17 @@ def as_bgr(frame: NDArray[np.generic], *, max_pixels: int = MAX_PIXELS) -> Frame
     return np.asarray(cv2.cvtColor(eight_bits, conversion), np.uint8)
 
 
+def brightness(bgr: Frame) -> NDArray[np.uint8]:
+    """Return uint8 [height, width] in which coloured edges show too: the mean of grey and of the brightest channel.
+
+    Grey alone weighs blue with a tenth, so that a slice's black hardly stands out from a viewer's dark blue.
+    """
+    blue, green, red = cv2.split(bgr)
+    brightest = cv2.max(cv2.max(blue, green), red)
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.addWeighted(grey, 0.5, brightest, 0.5, 0), np.uint8)
+
+
 def _as_8_bits(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
     if frame.dtype == np.uint8:
         return np.asarray(frame, np.uint8)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.locate.bgr import as_bgr
+from edge_agent.locate.bgr import as_bgr, brightness
 from edge_agent.locate.search import Found, search
 from edge_agent.locate.sides import refine
 from edge_agent.refusal import Refusal, Side
@@ -58,7 +58,7 @@ def locate(frame: NDArray[np.generic]) -> Location:
         return _not_found(small, max((each.chance for each in found), default=0.0))
     chosen = _chosen(slices, small.shape)
     searched = _scaled(chosen.corners, small.shape, fine.shape)
-    grey = np.asarray(cv2.cvtColor(fine, cv2.COLOR_BGR2GRAY), np.uint8)
+    grey = brightness(fine)
     quad = _scaled(_refined(grey, searched), fine.shape, frame.shape)
     return Location(_from_top_left(quad), chosen.chance)
 

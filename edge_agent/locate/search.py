@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.locate.bgr import brightness
 from edge_agent.locate.edges import find_edges
 from edge_agent.locate.judge import judge, outline_scores
 from edge_agent.locate.lines import find_lines
@@ -32,7 +33,7 @@ class Found:
 
 def search(small: NDArray[np.uint8]) -> list[Found]:
     """Return the quads that may be slices, none over another, the likeliest first; `small` is BGR, some 640 px."""
-    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
+    grey = brightness(small)
     edges = find_edges(grey)
     upright, level, axis = find_lines(edges)
     quads = find_quads(upright, level, edges.shape)
