@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from edge_agent.calibration import Calibration, parse_calibration
+from edge_agent.calibration import Calibration, CalibrationError, parse_calibration
 from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, Source
 from edge_agent.capture.guidance import READY
 from edge_agent.capture.replay import ReplaySource
@@ -21,7 +21,7 @@ from edge_agent.capture.webcam import WebcamSource
 from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.crop import crop
 from edge_agent.develop import Development, PictureRefusedError
-from edge_agent.intake import Intake, shipped_network
+from edge_agent.intake import Intake, UnreadableIntakeError, shipped_network
 from edge_agent.locate import locate
 from edge_agent.outbox import Outbox
 from edge_agent.refused_pictures import RefusedPictures
@@ -137,7 +137,7 @@ class CameraInlet:
 
 @contextmanager
 def open_inlet(settings: EdgeSettings, boot_id: str, outbox: Outbox, stop: threading.Event) -> Iterator[Inlet]:
-    """Open the source that the settings name; raises the named errors of a calibration or intake file."""
+    """Open the source that the settings name; raises `InletFileError` for a calibration or intake file."""
     if settings.webcam is not None:
         with _camera_inlet(settings, settings.webcam, boot_id, stop) as inlet:
             yield inlet
@@ -146,14 +146,28 @@ def open_inlet(settings: EdgeSettings, boot_id: str, outbox: Outbox, stop: threa
         yield FolderInlet(source, outbox)
 
 
+class InletFileError(ValueError):
+    """A calibration or an intake network that cannot be used; the message names the file, and says what to do."""
+
+
 def load_calibration(path: Path | None) -> Calibration | None:
-    """Read the camera's calibration, if there is one; raises its named errors."""
-    return None if path is None else parse_calibration(path.read_bytes())
+    """Read the camera's calibration, if there is one; raises `InletFileError`."""
+    if path is None:
+        return None
+    try:
+        return parse_calibration(path.read_bytes())
+    except CalibrationError as error:
+        raise InletFileError(f"calibration {path}: {error}") from error
 
 
 def load_intake(path: Path | None) -> Intake:
-    """Read the intake network, or the one that comes with the program; raises `UnreadableIntakeError`."""
-    return Intake(shipped_network() if path is None else path.read_bytes())
+    """Read the intake network, or the one that comes with the program; raises `InletFileError`."""
+    if path is None:
+        return Intake(shipped_network())
+    try:
+        return Intake(path.read_bytes())
+    except UnreadableIntakeError as error:
+        raise InletFileError(f"intake network {path}: {error}") from error
 
 
 @contextmanager

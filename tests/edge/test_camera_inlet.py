@@ -19,7 +19,7 @@ from edge_agent.app import ReadingLoop
 from edge_agent.capture.webcam import WebcamSource
 from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.develop import Development, DevelopmentSettings
-from edge_agent.inlet import TAKEN, CameraInlet, load_intake
+from edge_agent.inlet import TAKEN, CameraInlet, InletFileError, load_calibration, load_intake
 from edge_agent.link import Link
 from edge_agent.locate import locate
 from edge_agent.outbox import Outbox
@@ -178,3 +178,13 @@ def test_an_edge_has_exactly_one_source(tmp_path: Path, sources: dict[str, Any])
         EdgeSettings.model_validate(
             {"site": "site-a", "edge": "edge-1", "data_dir": tmp_path, "trusted_keys_dir": tmp_path, **sources}
         )
+
+
+def test_a_broken_calibration_or_intake_file_is_named(tmp_path: Path) -> None:
+    """The message names the file that the settings point to."""
+    broken = tmp_path / "broken"
+    broken.write_text("neither")
+    with pytest.raises(InletFileError, match=rf"calibration {broken}: not JSON .*; calibrate again"):
+        load_calibration(broken)
+    with pytest.raises(InletFileError, match=rf"intake network {broken}: no readable intake network"):
+        load_intake(broken)
