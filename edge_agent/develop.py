@@ -23,12 +23,10 @@ from edge_agent.photometry.margin import margin_px
 from edge_agent.quality import QualityLimits, judge, measure
 from edge_agent.rectify import fitting_size, rectify
 from edge_agent.refusal import Refusal, Side, sentence
-from training.model.preprocess import BlankFrameError, Box, Frame, prepare
+from training.model.preprocess import BlankFrameError, Box, Frame, NoBodyError, prepare
 
 RECTIFIED_PX = 320
 """Side of the rectified picture with its margin: the slice in it has 284, a little more than networks see."""
-_LEAST_CONTRAST = 32
-"""Grey levels, as in training.model.preprocess."""
 
 
 class DevelopmentSettings(BaseModel):
@@ -171,12 +169,12 @@ def restore_nothing(rectified: NDArray[np.uint8]) -> Frame:
 
 def _prepared(grey: Frame, quad: NDArray[np.float32], watch: _Watch) -> Frame:
     """Crop to the body; a slice in which it cannot be told from what is around it is read whole."""
-    if int(grey.max()) - int(grey.min()) < _LEAST_CONTRAST:
-        raise PictureRefusedError([Refusal.NO_SLICE], None, quad, watch.milliseconds)
     try:
         return prepare(grey)
-    except BlankFrameError:
+    except NoBodyError:
         return prepare(grey, Box(0, 0, *grey.shape))
+    except BlankFrameError:
+        raise PictureRefusedError([Refusal.NO_SLICE], None, quad, watch.milliseconds) from None
 
 
 def _refusal(reason: str) -> Refusal:

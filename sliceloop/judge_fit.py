@@ -24,6 +24,7 @@ from edge_agent.locate.lines import find_lines
 from edge_agent.locate.looks import CONTENT, OUTLINE, content_looks, outline_looks
 from edge_agent.locate.quads import Quads, find_quads
 from protocol.labels import LABELS
+from sliceloop.capture_bench.look import iou_of
 from training.data.dataset import open_dataset
 from training.data.phantom import SITES, render_slice
 from training.screen_camera import EmptyScene, Family, empty_scene, shoot
@@ -197,9 +198,7 @@ def _choices(frames: Sequence[Shown], quads: Sequence[tuple[NDArray[np.float64],
 def _overlaps(corners: NDArray[np.float64], quad: NDArray[np.float32] | None) -> NDArray[np.float64]:
     if quad is None:
         return np.zeros(len(corners))
-    areas = [cv2.contourArea(each.astype(np.float32)) for each in (*corners, quad)]
-    both = np.array([cv2.intersectConvexConvex(each.astype(np.float32), quad)[0] for each in corners])
-    return np.asarray(both / (np.array(areas[:-1]) + areas[-1] - both), np.float64)
+    return np.array([iou_of(each, quad) for each in corners], np.float64)
 
 
 def _knots(choices: Choices) -> list[Floats]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-_Z_95 = 1.96
+from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,8 @@ class Share:
         """Return the interval (Wilson 1927), 0..1."""
         if not self.of:
             return (0.0, 1.0)
-        scale = 1 + _Z_95**2 / self.of
-        middle = (self.value + _Z_95**2 / (2 * self.of)) / scale
-        half = _Z_95 / scale * math.sqrt(self.value * (1 - self.value) / self.of + _Z_95**2 / (4 * self.of**2))
-        return (max(0.0, middle - half), min(1.0, middle + half))
+        interval = binomtest(self.hits, self.of).proportion_ci(method="wilson")
+        return (float(interval.low), float(interval.high))
 
     def __str__(self) -> str:
         if not self.of:

@@ -28,6 +28,10 @@ class BlankFrameError(ValueError):
     """The frame shows nothing: all black, all white, or without a body-sized bright area."""
 
 
+class NoBodyError(BlankFrameError):
+    """The frame shows something, but no bright area of a body's size that could be told from what is around it."""
+
+
 @dataclass(frozen=True)
 class Box:
     """A rectangle in pixels: `top` and `left` inside, `bottom` and `right` just outside."""
@@ -54,7 +58,7 @@ def content_box(frame: Frame) -> Box:
         box.bottom - box.top < _SMALLEST_SHARE * frame.shape[0]
         or box.right - box.left < _SMALLEST_SHARE * frame.shape[1]
     ):
-        raise BlankFrameError("the frame holds no bright area of a body's size; nothing to read")
+        raise NoBodyError("the frame holds no bright area of a body's size; nothing to read")
     return box
 
 
