@@ -1,5 +1,6 @@
 """What the cloud remembers of every slice, reading, disagreement, label, retraining, release and edge."""
 
+from cloud_worker.ledger.batches import BatchRows, Entry, FrameEntry, ReportEntry, SliceEntry
 from cloud_worker.ledger.database import Database
 from cloud_worker.ledger.edges import EdgeRows
 from cloud_worker.ledger.errors import (
@@ -37,6 +38,8 @@ __all__ = [
     "Candidate",
     "DeadLetter",
     "EdgeRecord",
+    "Entry",
+    "FrameEntry",
     "Gap",
     "LabelledSlice",
     "Ledger",
@@ -47,7 +50,9 @@ __all__ = [
     "OpenDisagreement",
     "RefusedByLedgerError",
     "Release",
+    "ReportEntry",
     "RetrainDecision",
+    "SliceEntry",
     "StoredFrame",
     "StoredLabel",
     "StoredRequest",
@@ -59,7 +64,7 @@ __all__ = [
 ]
 
 
-class Ledger(SliceRows, ReviewRows, RetrainingRows, EdgeRows, Database):
+class Ledger(BatchRows, SliceRows, ReviewRows, RetrainingRows, EdgeRows, Database):
     """The ledger: `with Ledger(url) as ledger` opens it and migrates it to the newest revision.
 
     Each method is one short transaction; when a write returns, it is on the disk. Times come in as arguments, aware.

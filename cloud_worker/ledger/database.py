@@ -80,6 +80,14 @@ class Database:
         except ArgumentError:
             return "(not a database URL)"
 
+    @property
+    def on_server(self) -> bool:
+        """Say whether a server keeps it, which may come back; a file is there or not."""
+        try:
+            return make_url(self.url).get_backend_name() != "sqlite"
+        except ArgumentError:
+            return False
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Run one transaction that writes; when it returns, what it wrote is on the disk."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import or_, select, update
+from sqlalchemy.engine import Connection
 
 from cloud_worker.ledger.database import Database, insert_once
 from cloud_worker.ledger.records import EdgeRecord
@@ -29,9 +30,21 @@ class EdgeRows(Database):
     def _record(
         self, site: str, edge: str, what: Literal["status", "reported"], value: Mapping[str, Any], at: datetime
     ) -> bool:
-        known_at = edges.c[f"{what}_at"]
-        newer = (edges.c.site == site) & (edges.c.edge == edge) & or_(known_at.is_(None), known_at <= at)
         with self.write() as connection:
-            insert_once(connection, edges, {"site": site, "edge": edge})
-            change = update(edges).where(newer).values({what: dict(value), f"{what}_at": at})
-            return connection.execute(change).rowcount == 1
+            return insert_report(connection, site, edge, what, value, at)
+
+
+def insert_report(
+    connection: Connection,
+    site: str,
+    edge: str,
+    what: Literal["status", "reported"],
+    value: Mapping[str, Any],
+    at: datetime,
+) -> bool:
+    """Remember what an edge says; return False when something newer is known."""
+    known_at = edges.c[f"{what}_at"]
+    older = (edges.c.site == site) & (edges.c.edge == edge) & or_(known_at.is_(None), known_at <= at)
+    insert_once(connection, edges, {"site": site, "edge": edge})
+    change = update(edges).where(older).values({what: dict(value), f"{what}_at": at})
+    return connection.execute(change).rowcount == 1

@@ -1,6 +1,7 @@
 """Slices, frames, readings and dead letters: what comes in."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,12 +26,8 @@ class SliceRows(Database):
         self, *, message_id: str, site: str, edge: str, slice: SliceRead, image_key: str, received_at: datetime
     ) -> bool:
         """Store a slice and its edge's reading; return False when either id is stored already."""
-        row = _slice_row(message_id, site, edge, slice, image_key, received_at)
         with self.write() as connection:
-            new = insert_once(connection, slices, row)
-            if new:
-                insert_once(connection, readings, _reading_row(slice.slice_id, "edge", slice.reading, received_at))
-            return new
+            return insert_slice(connection, message_id, site, edge, slice, image_key, received_at)
 
     def store_frame(
         self, *, message_id: str, slice_id: str, sha256: str, frame_key: str, media_type: str, received_at: datetime
@@ -45,7 +42,7 @@ class SliceRows(Database):
             "received_at": received_at,
         }
         with self.write() as connection:
-            return insert_once(connection, frames, row)
+            return insert_frame(connection, row)
 
     def dead_letter(self, topic: str, payload: bytes, reason: str, at: datetime) -> None:
         """Keep what could not be taken in: the newest `MAX_DEAD_LETTERS`, each cut to `MAX_DEAD_LETTER_BYTES`."""
@@ -88,10 +85,14 @@ class SliceRows(Database):
         query = select(frames).where(frames.c.slice_id == slice_id).order_by(frames.c.received_at)
         return [StoredFrame(**row) for row in self.rows(query)]
 
-    def slices_without(self, reader: Reader = "second", limit: int = 100) -> list[StoredSlice]:
-        """Return the slices that this reader has not read, oldest first."""
+    def slices_without(
+        self, reader: Reader = "second", limit: int = 100, since: datetime | None = None
+    ) -> list[StoredSlice]:
+        """Return the slices that this reader has not read, oldest first; `since` spares the search of older ones."""
         read = exists().where(readings.c.slice_id == slices.c.slice_id, readings.c.reader == reader)
         query = select(slices).where(~read).order_by(slices.c.received_at, slices.c.slice_id).limit(limit)
+        if since is not None:
+            query = query.where(slices.c.received_at >= since)
         return [StoredSlice(**row) for row in self.rows(query)]
 
     def add_second_reading(
@@ -150,6 +151,27 @@ class SliceRows(Database):
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
                 for table in metadata.sorted_tables
             }
+
+
+def insert_slice(
+    connection: Connection,
+    message_id: str,
+    site: str,
+    edge: str,
+    slice: SliceRead,
+    image_key: str,
+    received_at: datetime,
+) -> bool:
+    """Insert a slice and its edge's reading; return False when either id is stored already."""
+    new = insert_once(connection, slices, _slice_row(message_id, site, edge, slice, image_key, received_at))
+    if new:
+        insert_once(connection, readings, _reading_row(slice.slice_id, "edge", slice.reading, received_at))
+    return new
+
+
+def insert_frame(connection: Connection, row: Mapping[str, Any]) -> bool:
+    """Insert where a captured original is; return False when it is stored already."""
+    return insert_once(connection, frames, dict(row))
 
 
 def lock_slice(connection: Connection, slice_id: str) -> None:
