@@ -150,6 +150,10 @@ class Session:
         """Return the next message, or None when none came in time; acknowledge it once it is dealt with."""
         return self._inbox.take(timeout_s)
 
+    def nudge(self) -> None:
+        """Let a thread that waits in `receive` return at once, since it has something to publish."""
+        self._inbox.nudge()
+
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
         if inbound.qos == 0:
