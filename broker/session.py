@@ -142,8 +142,7 @@ class Session:
             if sum(qos == outbound.qos for qos in self._open.values()) >= self._limits.window:
                 raise WindowFullError(self._limits.window)
             self._open[delivery] = outbound.qos
-            self._requests.append((outbound, delivery))
-        self._wake()
+            self._request((outbound, delivery))
         return delivery
 
     def receive(self, timeout_s: float) -> Inbound | None:
@@ -159,8 +158,13 @@ class Session:
         if inbound.qos == 0:
             return
         with self._changed:
-            self._requests.append(inbound)
-        self._wake()
+            self._request(inbound)
+
+    def _request(self, request: tuple[Outbound, Delivery] | Inbound) -> None:
+        """Hand over, waking the network thread for the first alone: it takes all that are there."""
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self._wake()
 
     def _drain(self) -> None:
         with self._changed:

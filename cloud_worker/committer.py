@@ -5,6 +5,7 @@ import random
 import threading
 import uuid
 from collections import defaultdict
+from collections.abc import Set
 from concurrent.futures import Future
 from datetime import UTC, datetime
 
@@ -94,12 +95,12 @@ class Committer:
     def _take_in(self, batch: list[Stored], stop: threading.Event) -> None:
         entries = [stored.entry for stored in batch if stored.entry is not None]
         try:
-            new = self._ledger.take_in(entries) if entries else []
+            new = self._ledger.take_in(entries) if entries else set()
         except RefusedByLedgerError as error:
             self._take_in_singly(batch, error, stop)
             return
-        for stored, entry, is_new in zip(batch, entries, new, strict=True):
-            self._note(stored, entry, is_new)
+        for stored, entry in zip(batch, entries, strict=True):
+            self._note(stored, entry, new)
 
     def _take_in_singly(self, batch: list[Stored], error: RefusedByLedgerError, stop: threading.Event) -> None:
         """Find the entry that the ledger refuses, and quarantine its message; the others are stored."""
@@ -109,9 +110,13 @@ class Committer:
         elif self._storing.keep_whole(batch[0].arrived.inbound, stop):
             self._dead_letter(batch[0], error)
 
-    def _note(self, stored: Stored, entry: Entry, is_new: bool) -> None:
+    def _note(self, stored: Stored, entry: Entry, new: Set[str]) -> None:
         if isinstance(entry, SliceEntry):
-            log.info("slice stored" if is_new else "slice known", slice_id=entry.slice.slice_id, edge=entry.edge)
+            log.info(
+                "slice stored" if entry.message_id in new else "slice known",
+                slice_id=entry.slice.slice_id,
+                edge=entry.edge,
+            )
         if isinstance(entry, SliceEntry | FrameEntry):
             self._owe_receipt(stored.arrived.inbound, entry.message_id)
 

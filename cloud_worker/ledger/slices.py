@@ -1,7 +1,6 @@
 """Slices, frames, readings and dead letters: what comes in."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,8 +25,12 @@ class SliceRows(Database):
         self, *, message_id: str, site: str, edge: str, slice: SliceRead, image_key: str, received_at: datetime
     ) -> bool:
         """Store a slice and its edge's reading; return False when either id is stored already."""
+        row = slice_row(message_id, site, edge, slice, image_key, received_at)
         with self.write() as connection:
-            return insert_slice(connection, message_id, site, edge, slice, image_key, received_at)
+            new = insert_once(connection, slices, row)
+            if new:
+                insert_once(connection, readings, reading_row(slice.slice_id, "edge", slice.reading, received_at))
+            return new
 
     def store_frame(
         self, *, message_id: str, slice_id: str, sha256: str, frame_key: str, media_type: str, received_at: datetime
@@ -42,7 +45,7 @@ class SliceRows(Database):
             "received_at": received_at,
         }
         with self.write() as connection:
-            return insert_frame(connection, row)
+            return insert_once(connection, frames, row)
 
     def dead_letter(self, topic: str, payload: bytes, reason: str, at: datetime) -> None:
         """Keep what could not be taken in: the newest `MAX_DEAD_LETTERS`, each cut to `MAX_DEAD_LETTER_BYTES`."""
@@ -101,7 +104,7 @@ class SliceRows(Database):
         """Store the second reading and its disagreement; return False when there is a second reading already."""
         with self.write() as connection:
             lock_slice(connection, slice_id)
-            new = insert_once(connection, readings, _reading_row(slice_id, "second", reading, at))
+            new = insert_once(connection, readings, reading_row(slice_id, "second", reading, at))
             if new and disagreement:
                 labelled = connection.execute(select(labels.c.id).where(labels.c.slice_id == slice_id)).first()
                 row = {
@@ -153,27 +156,6 @@ class SliceRows(Database):
             }
 
 
-def insert_slice(
-    connection: Connection,
-    message_id: str,
-    site: str,
-    edge: str,
-    slice: SliceRead,
-    image_key: str,
-    received_at: datetime,
-) -> bool:
-    """Insert a slice and its edge's reading; return False when either id is stored already."""
-    new = insert_once(connection, slices, _slice_row(message_id, site, edge, slice, image_key, received_at))
-    if new:
-        insert_once(connection, readings, _reading_row(slice.slice_id, "edge", slice.reading, received_at))
-    return new
-
-
-def insert_frame(connection: Connection, row: Mapping[str, Any]) -> bool:
-    """Insert where a captured original is; return False when it is stored already."""
-    return insert_once(connection, frames, dict(row))
-
-
 def lock_slice(connection: Connection, slice_id: str) -> None:
     """Hold the slice's row until the transaction ends (SQLite holds the file); raises `UnknownSliceError`."""
     query = select(slices.c.slice_id).where(slices.c.slice_id == slice_id).with_for_update()
@@ -209,9 +191,10 @@ def _review_of(connection: Connection, slice_id: str) -> Review | None:
     return Review(label=row.label, reviewer=row.reviewer, at=row.at) if row else None
 
 
-def _slice_row(
+def slice_row(
     message_id: str, site: str, edge: str, slice: SliceRead, image_key: str, received_at: datetime
 ) -> dict[str, Any]:
+    """Make a row of `slices`."""
     return {
         "slice_id": slice.slice_id,
         "message_id": message_id,
@@ -231,7 +214,8 @@ def _slice_row(
     }
 
 
-def _reading_row(slice_id: str, reader: Reader, reading: NetworkReading, at: datetime) -> dict[str, Any]:
+def reading_row(slice_id: str, reader: Reader, reading: NetworkReading, at: datetime) -> dict[str, Any]:
+    """Make a row of `readings`."""
     return {
         "slice_id": slice_id,
         "reader": reader,
