@@ -61,6 +61,7 @@ def bench_pipeline(
     with_frames: Annotated[bool, typer.Option(help="A captured original goes with each slice.")] = False,
     cut_s: Annotated[float, typer.Option(min=0, help="Cut the line of a stream for so long; 0: do not.")] = 0.0,
     soak: Annotated[int, typer.Option(min=0, help="Watch memory over so many slices; 0: do not.")] = 0,
+    steady_s: Annotated[float, typer.Option(min=1, help="How long latency is measured.")] = 20.0,
     ledger_url: Annotated[str | None, typer.Option(help="SQLAlchemy URL; default: a SQLite file.")] = None,
     folder: Annotated[Path, typer.Option(help="Emptied before each part.")] = Path("bench-data"),
     json: Annotated[Path | None, typer.Option(help="File for the figures.")] = None,
@@ -78,7 +79,7 @@ def bench_pipeline(
     configure_logs("error")
     exit_on_signals()
     console = Console()
-    plan = PipelinePlan(_numbers(edges), _numbers(workers), slices, with_frames, cut_s, soak, ledger_url)
+    plan = PipelinePlan(_numbers(edges), _numbers(workers), slices, with_frames, cut_s, soak, steady_s, ledger_url)
     with console.status("starting") as status:
         result = measure(plan, folder.absolute(), threading.Event(), status.update)
     if json is not None:

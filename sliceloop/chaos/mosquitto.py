@@ -1,4 +1,4 @@
-"""mosquitto as the deployment configures it, but for TLS and access rules: what it keeps and its limits hold here too."""
+"""mosquitto as the deployment configures it, but for TLS and access rules: its limits and what it keeps hold here."""
 
 import os
 import shutil

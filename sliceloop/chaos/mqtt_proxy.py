@@ -1,5 +1,6 @@
 """A bad line to the broker: TCP that is cut, delayed, narrowed, swallowed, or whose session somebody takes over."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -45,12 +46,12 @@ class Pair:
     def close(self, *, reset: bool = False) -> None:
         """Close both."""
         for each in (self.client, self.broker):
-            if reset:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed by the other side
+            with contextlib.suppress(OSError):  # closed meanwhile, by the other side's thread
+                if reset:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    each.close()  # at once: shutdown would say goodbye in order
+                else:
+                    each.shutdown(socket.SHUT_RDWR)
             each.close()
 
 
@@ -146,7 +147,7 @@ class MqttProxy:
             while data := source.recv(CHUNK_BYTES):
                 if source is pair.client and not pair.hello and len(pair.beginning) < MAX_HELLO_BYTES:
                     pair.beginning += data
-                    pair.hello = first_packet(pair.beginning) or b""
+                    pair.hello = first_packet(bytes(pair.beginning)) or b""
                 self._hold(len(data))
                 sink.sendall(data)
         except OSError:

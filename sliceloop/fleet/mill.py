@@ -47,7 +47,7 @@ class Mill:
 
     def __init__(self, pngs: Sequence[bytes], identity: EdgeIdentity, *, with_frames: bool) -> None:
         """Remember what to vary, and whether a captured original goes with each slice."""
-        self._pngs, self._identity, self._with_frames = pngs, identity, with_frames
+        self._pngs, self.identity, self._with_frames = pngs, identity, with_frames
         self._numbers = count()
 
     @classmethod
@@ -62,11 +62,11 @@ class Mill:
         slice_id = uuid.uuid4().hex
         said = SliceRead(
             slice_id=slice_id,
-            boot_id=self._identity.boot_id,
+            boot_id=self.identity.boot_id,
             sequence=sequence,
             captured_at=datetime.now(UTC),
             source="simulated",
-            patient_key=patient_key(self._identity.patient_secret, str(sequence)),
+            patient_key=patient_key(self.identity.patient_secret, str(sequence)),
             preprocessing_version=PREPROCESSING_VERSION,
             frame_sha256=sha256_of(original),
             frame_omitted="" if self._with_frames else "simulated without originals",
@@ -89,12 +89,12 @@ class Mill:
         """Return a PNG like the drawn ones whose text chunk, and so whose hash, is its own."""
         number = next(self._numbers)
         png = self._pngs[number % len(self._pngs)]
-        text = f"Comment\0{what} {self._identity.boot_id} {number}".encode("latin-1")
+        text = f"Comment\0{what} {self.identity.boot_id} {number}".encode("latin-1")
         chunk = b"tEXt" + text
         return png.removesuffix(END) + struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + END
 
     def _context(self, slice_id: str) -> EventContext:
-        return EventContext(id=uuid.uuid4().hex, source=self._identity.source, time=datetime.now(UTC), subject=slice_id)
+        return EventContext(id=uuid.uuid4().hex, source=self.identity.source, time=datetime.now(UTC), subject=slice_id)
 
 
 def _kept(context: EventContext, kind: Kind, encoded: Encoded) -> OutboxMessage:

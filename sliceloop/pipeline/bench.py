@@ -10,7 +10,7 @@ from sliceloop.fleet.mill import Mill, draw_pngs
 from sliceloop.fleet.report import FleetReport
 from sliceloop.fleet.run import FleetPlan, run_fleet
 from sliceloop.pipeline.floors import measure_floors
-from sliceloop.pipeline.outage import measure_outage
+from sliceloop.pipeline.outage import Stream, measure_outage
 from sliceloop.pipeline.result import PipelineResult, Point
 from sliceloop.pipeline.soak import measure_soak
 from sliceloop.pipeline.stage import Stage, staged
@@ -21,8 +21,6 @@ WAITING_IN_ALL = 64
 MIN_WAITING = 4
 WARM_UP = 32
 """Slices before the first measurement, for connections and caches."""
-HALF_S = 20.0
-"""How long the latency at half speed is measured."""
 LIMIT_S = 600.0
 PACKAGES = ("paho-mqtt", "boto3", "obstore", "sqlalchemy", "sliceloop")
 
@@ -40,6 +38,8 @@ class PipelinePlan:
     """0: no outage."""
     soak: int
     """0: none."""
+    steady_s: float
+    """How long the latency at half speed is measured, and a stream before and after an outage."""
     ledger_url: str | None
 
 
@@ -66,7 +66,9 @@ def measure(plan: PipelinePlan, folder: Path, stop: threading.Event, say: Say) -
         say(f"outage: the line is cut for {plan.cut_s:g} s")
         with staged(folder, plan.ledger_url) as stage:
             stage.start_worker("worker-1")
-            outage = measure_outage(stage, points[-1].full.slices_per_s, plan.cut_s, plan.with_frames, stop)
+            outage = measure_outage(
+                stage, Stream(points[-1].full.slices_per_s, plan.cut_s, plan.steady_s, plan.with_frames), stop
+            )
     return PipelineResult(
         machine=machine(),
         versions=versions(*PACKAGES),
@@ -95,7 +97,7 @@ def _measure_point(
     full = _run(stage, plan, edges, Pace(0, max(1, plan.slices // edges), waiting), stop)
     say(f"{edges} edges, {workers} workers: latency at half of {full.slices_per_s:.0f} slices/s")
     rate = max(full.slices_per_s / 2, 0.1)
-    half = _run(stage, plan, edges, Pace(edges / rate, max(1, round(HALF_S * rate / edges)), waiting), stop)
+    half = _run(stage, plan, edges, Pace(edges / rate, max(1, round(plan.steady_s * rate / edges)), waiting), stop)
     return Point(edges=edges, workers=workers, floors=floors, full=full, half=half)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 
 from sliceloop.chaos.mqtt_proxy import Line, MqttProxy
 from sliceloop.fleet.edge import Pace
@@ -13,8 +14,6 @@ from sliceloop.pipeline.stage import Stage
 EDGES = 4
 STREAM_SHARE = 0.25
 """Of full speed, so that there is room to catch up."""
-CALM_S = 20.0
-"""Undisturbed, before the cut and after all is caught up."""
 CAUGHT_UP_S = 0.5
 """Of the stream's slices: when no more wait, the backlog is gone."""
 SAMPLE_S = 0.5
@@ -41,18 +40,28 @@ class _Course:
             self._stop.wait(min(SAMPLE_S, max(0.0, until_s - time.monotonic())))
 
 
-def measure_outage(stage: Stage, full_per_s: float, cut_s: float, with_frames: bool, stop: threading.Event) -> Outage:
+@dataclass(frozen=True)
+class Stream:
+    """What goes over the line: the pipeline's full speed, how long it is cut, and how long it is calm around that."""
+
+    full_per_s: float
+    cut_s: float
+    calm_s: float
+    with_frames: bool
+
+
+def measure_outage(stage: Stage, stream: Stream, stop: threading.Event) -> Outage:
     """Stream, cut the line, mend it, and wait until the backlog is gone and everything has its receipt."""
-    rate = STREAM_SHARE * full_per_s
-    lasts_s = CALM_S + cut_s * (1 + LIMIT_FACTOR) + CALM_S
+    rate, cut_s, calm_s = STREAM_SHARE * stream.full_per_s, stream.cut_s, stream.calm_s
+    lasts_s = calm_s + cut_s * (1 + LIMIT_FACTOR) + calm_s
     pace = Pace(EDGES / rate, round(rate * lasts_s / EDGES), 0)
     with MqttProxy(stage.broker.port) as line:
         broker = stage.broker.model_copy(update={"port": line.port})
-        fleet = Fleet(FleetPlan(EDGES, pace, with_frames, lasts_s), broker, stage.folder / "fleet")
+        fleet = Fleet(FleetPlan(EDGES, pace, stream.with_frames, lasts_s), broker, stage.folder / "fleet")
         halt = threading.Event()
         with fleet.running(halt):
             course = _Course(fleet, stop)
-            course.watch(CALM_S)
+            course.watch(calm_s)
             cut_at_s = time.monotonic()
             line.set(Line.CUT)
             backlog = course.watch(cut_s)
@@ -62,10 +71,10 @@ def measure_outage(stage: Stage, full_per_s: float, cut_s: float, with_frames: b
             course.watch(LIMIT_FACTOR * cut_s, until_waiting=CAUGHT_UP_S * rate)
             caught_up_at_s = time.monotonic()
             receipted = course.moments[-1].receipted - receipted_before
-            course.watch(CALM_S)
+            course.watch(calm_s)
             for edge in fleet.edges:
                 edge.enough()
-            unreceipted = course.watch(CALM_S, until_waiting=0)
+            unreceipted = course.watch(calm_s, until_waiting=0)
             refused = fleet.report().refused
     seconds = caught_up_at_s - mended_at_s
     taken = _taken(fleet)
