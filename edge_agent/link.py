@@ -20,7 +20,17 @@ from edge_agent.settings import EdgeSettings
 from edge_agent.updater import Updater
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
-from protocol.messages import KIND_OF, ChunkRequest, Diagnosis, Message, ModelReported, Receipt, Status
+from protocol.messages import (
+    KIND_OF,
+    MAX_STATUS_RANGES,
+    ChunkRequest,
+    Diagnosis,
+    Message,
+    ModelReported,
+    Receipt,
+    Status,
+)
+from protocol.ranges import at_most
 from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, edge_topic, parse
 
 log = structlog.get_logger()
@@ -186,6 +196,9 @@ class Link:
                 "last_sequence": self._outbox.last_sequence(),
                 "guidance": self._guidance[:200],
                 "refusals": self._refusals,
+                "refused_frames": self._outbox.refused_count(),
+                "waiting": self._outbox.waiting_ranges(MAX_STATUS_RANGES),
+                "set_aside": at_most(self._outbox.lost_ranges(), MAX_STATUS_RANGES),
                 "problem": "; ".join(filter(None, (self._problem, self._unanswered)))[:2000],
             }
         )

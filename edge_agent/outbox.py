@@ -12,7 +12,8 @@ from typing import Self
 
 import stamina
 
-from protocol.codec import UserProperties
+from protocol.codec import UserProperties, stated_sequence
+from protocol.ranges import at_most, ranges_of
 from protocol.topics import Kind
 
 SCHEMA_VERSION = 1
@@ -137,6 +138,23 @@ class Outbox:
         with self._reading() as connection:
             row = connection.execute("SELECT value FROM counters WHERE name = 'sequence'").fetchone()
         return int(row[0]) if row else 0
+
+    def waiting_ranges(self, limit: int) -> tuple[tuple[int, int], ...]:
+        """Return the numbers of which a message waits, as at most so many ranges: the last ones are joined."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT user_properties FROM messages").fetchall()
+        numbers = {stated_sequence(json.loads(properties)) for (properties,) in rows} - {None}
+        return at_most(ranges_of(sorted(number for number in numbers if number)), limit)
+
+    def lost_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Return the numbers of slices that this outbox knows to have lost."""
+        return ()
+
+    def refused_count(self) -> int:
+        """Count the frames that were refused for good."""
+        with self._reading() as connection:
+            query = "SELECT count(*) FROM captured WHERE refused IS NOT NULL"
+            return int(connection.execute(query).fetchone()[0])
 
     def _check_room(self, connection: sqlite3.Connection, new_bytes: int, new_rows: int) -> None:
         rows, size = connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages").fetchone()
