@@ -125,6 +125,14 @@ def decode_frame(payload: bytes, user_properties: Sequence[tuple[str, str]]) -> 
     return FrameEvent(_checked_id(Kind.FRAME, attributes.get("id", "")), frame)
 
 
+def stated_id(user_properties: Sequence[tuple[str, str]]) -> str | None:
+    """Return the id that a message states; None where it states none that may stand in a receipt."""
+    try:
+        return _message_id.validate_python(dict(user_properties).get("id", ""))
+    except ValidationError:
+        return None
+
+
 def stated_sequence(user_properties: Sequence[tuple[str, str]]) -> int | None:
     """Return the number that a message states beside its payload; None where it states none, or nonsense."""
     stated = dict(user_properties).get("sequence", "")

@@ -5,10 +5,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import or_, select, update
+from sqlalchemy.engine import Connection
 
 from cloud_worker.ledger.database import Database, insert_once
 from cloud_worker.ledger.records import EdgeRecord
 from cloud_worker.ledger.tables import edges
+
+NUMBERS = ("last_sequence", "outbox_depth", "waiting", "set_aside", "refused_frames")
+"""What a status says of the numbers that its edge has given."""
 
 
 class EdgeRows(Database):
@@ -29,9 +33,31 @@ class EdgeRows(Database):
     def _record(
         self, site: str, edge: str, what: Literal["status", "reported"], value: Mapping[str, Any], at: datetime
     ) -> bool:
-        known_at = edges.c[f"{what}_at"]
-        newer = (edges.c.site == site) & (edges.c.edge == edge) & or_(known_at.is_(None), known_at <= at)
         with self.write() as connection:
-            insert_once(connection, edges, {"site": site, "edge": edge})
-            change = update(edges).where(newer).values({what: dict(value), f"{what}_at": at})
-            return connection.execute(change).rowcount == 1
+            return insert_report(connection, site, edge, what, value, at)
+
+
+def insert_report(
+    connection: Connection,
+    site: str,
+    edge: str,
+    what: Literal["status", "reported"],
+    value: Mapping[str, Any],
+    at: datetime,
+) -> bool:
+    """Remember what an edge says; return False when something newer is known."""
+    known_at = edges.c[f"{what}_at"]
+    of_edge = (edges.c.site == site) & (edges.c.edge == edge)
+    insert_once(connection, edges, {"site": site, "edge": edge})
+    if what == "status":
+        known = connection.execute(select(edges.c.status).where(of_edge)).scalar_one()
+        value = with_newest_numbers(known or {}, value)
+    change = update(edges).where(of_edge, or_(known_at.is_(None), known_at <= at))
+    return connection.execute(change.values({what: dict(value), f"{what}_at": at})).rowcount == 1
+
+
+def with_newest_numbers(known: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a status, of a will with the numbers of the last heartbeat: a will is written when the edge connects."""
+    if said.get("state") != "lost" or said.get("boot_id") != known.get("boot_id"):
+        return said
+    return {**said, **{name: known[name] for name in NUMBERS if name in known}}
