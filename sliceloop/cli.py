@@ -10,6 +10,7 @@ import typer
 from broker.settings import BrokerSettings
 from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
+from sliceloop.ledger_commands import audit_app, dead_app
 from sliceloop.logs import configure_logs
 from sliceloop.stopping import stop_on_signals
 
@@ -33,12 +34,15 @@ app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(camera_app)
 app.add_typer(intake_app, name="intake")
 app.add_typer(data_app, name="data")
+app.add_typer(audit_app)
+app.add_typer(dead_app, name="dead")
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
 EXTRAS = {
     "boto3": "cloud",
     "sqlalchemy": "cloud",
     "alembic": "cloud",
+    "psycopg": "postgresql",
     "torch": "training",
     "torchvision": "training",
     "safetensors": "training",

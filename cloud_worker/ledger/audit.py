@@ -41,12 +41,13 @@ class AuditRows(Database):
     def missing_numbers(self, site: str, edge: str) -> Iterator[Missing]:
         """Yield the numbers below the highest stored one of which there is no slice, ascending."""
         numbers = _numbers(site, edge)
-        ascending = {"order_by": numbers.c.sequence}
+        previous = func.lag(numbers.c.sequence).over(order_by=numbers.c.sequence)
+        previous_at = func.lag(numbers.c.captured_at).over(order_by=numbers.c.sequence)
         pairs = select(
             numbers.c.sequence,
             numbers.c.captured_at,
-            func.coalesce(func.lag(numbers.c.sequence).over(**ascending), literal(0)).label("previous"),
-            type_coerce(func.lag(numbers.c.captured_at).over(**ascending), UtcDateTime).label("previous_at"),
+            func.coalesce(previous, literal(0)).label("previous"),
+            type_coerce(previous_at, UtcDateTime).label("previous_at"),
         ).subquery()
         query = select(pairs).where(pairs.c.sequence > pairs.c.previous + 1).order_by(pairs.c.sequence)
         for row in self._each(query):
@@ -125,7 +126,8 @@ def _several(period: Period) -> Select[Any]:
     """Select groups of more than one slice of which one was captured in the period; the caller says what a group is."""
     first_at, last_at = func.min(slices.c.captured_at), func.max(slices.c.captured_at)
     counted = func.count().label("count")
-    query = select(func.min(slices.c.sequence).label("sequence"), first_at.label("captured_at"), counted)
+    sequence = func.min(slices.c.sequence).label("sequence")
+    query = select().add_columns(sequence, first_at.label("captured_at"), counted)
     bounds = []
     if period.since is not None:
         bounds.append(last_at >= period.since)
