@@ -24,7 +24,7 @@ class Fate(StrEnum):
     WAITING = "waiting"
     """In the edge's outbox."""
     SET_ASIDE = "set aside"
-    """Lost, and the edge knows it."""
+    """Lost or given up, and the edge knows it."""
     LOST = "lost"
     UNKNOWN = "unknown"
     """The edge has not said yet what became of it."""
@@ -35,13 +35,15 @@ LOSSES = (Fate.LOST, Fate.SET_ASIDE)
 
 @dataclass(frozen=True)
 class EdgeWord:
-    """What an edge says of its numbers; ranges are ascending and apart. `waiting` is None where it does not tell."""
+    """What an edge says of its numbers; ranges are ascending and apart, None where it does not tell what waits."""
 
     source: str
     at: datetime | None
     last_sequence: int
     waiting: Sequence[Range] | None
+    waiting_originals: Sequence[Range] | None = None
     set_aside: Sequence[Range] = ()
+    dropped_originals: Sequence[Range] = ()
     refused_frames: int = 0
 
 
@@ -107,8 +109,8 @@ class EdgeAudit:
 
     @property
     def originals_missing(self) -> int:
-        """Return how many promised originals will not come."""
-        return sum(self.originals[fate] for fate in LOSSES)
+        """Return how many promised originals will not come, without those that the edge gave up to make room."""
+        return self.originals[Fate.LOST]
 
     @property
     def clean(self) -> bool:
@@ -118,13 +120,16 @@ class EdgeAudit:
 
 def audit(facts: EdgeFacts) -> EdgeAudit:
     """Account for every number of an edge; what cannot be told without the edge's word is unknown, never lost."""
-    judges = _judges(facts.word, facts.refused)
+    word = facts.word
+    told = (word.waiting, word.set_aside, word.last_sequence) if word else (None, (), 0)
+    judges = _judges(facts.refused, *told)
     slices = _Tally[Finding]()
     for gap in _gaps(facts):
         for fate, (first, last) in _judge((gap.first, gap.last), judges):
             slices.add(fate, last - first + 1, Finding(fate, first, last, gap.before, gap.after))
     originals = _Tally[tuple[Fate, Range]]()
-    original_judges = _judges(facts.word, facts.refused_originals)
+    told = (word.waiting_originals, word.dropped_originals, word.last_sequence) if word else (None, (), 0)
+    original_judges = _judges(facts.refused_originals, *told)
     for promised in facts.without_original:
         for fate, part in _judge(promised, original_judges):
             originals.add(fate, size([part]), (fate, part))
@@ -147,16 +152,17 @@ def audit(facts: EdgeFacts) -> EdgeAudit:
 Judges = Sequence[tuple[Fate, Sequence[Range]]]
 
 
-def _judges(word: EdgeWord | None, refused: Sequence[Range]) -> Judges:
+def _judges(
+    refused: Sequence[Range], waiting: Sequence[Range] | None, set_aside: Sequence[Range], last_sequence: int
+) -> Judges:
     """Return the fates in the order in which they count, each with the numbers that it can be said of."""
-    if word is None or word.waiting is None:
+    if waiting is None:
         return (Fate.REFUSED, refused), (Fate.UNKNOWN, [ALL_NUMBERS])
-    told = [(1, word.last_sequence)] if word.last_sequence else []
     return (
         (Fate.REFUSED, refused),
-        (Fate.WAITING, word.waiting),
-        (Fate.SET_ASIDE, word.set_aside),
-        (Fate.LOST, told),
+        (Fate.WAITING, waiting),
+        (Fate.SET_ASIDE, set_aside),
+        (Fate.LOST, [(1, last_sequence)] if last_sequence else []),
         (Fate.UNKNOWN, [ALL_NUMBERS]),
     )
 

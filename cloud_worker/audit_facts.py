@@ -7,7 +7,7 @@ from typing import Any
 from cloud_worker.audit import EdgeFacts, EdgeWord
 from cloud_worker.ledger import Ledger, Period
 from protocol.messages import Status
-from protocol.ranges import merged
+from protocol.ranges import Range, merged
 from protocol.topics import Kind
 
 
@@ -40,15 +40,23 @@ def edge_facts(ledger: Ledger, site: str, edge: str, period: Period, word: EdgeW
 def word_of_status(status: Mapping[str, Any]) -> EdgeWord:
     """Return what a status says of the numbers; an outbox that is empty tells what waits without naming it."""
     said = Status.model_validate(status)
-    waiting = () if said.waiting is None and said.outbox_depth == 0 else said.waiting
+    nothing_waits = said.outbox_depth == 0
     return EdgeWord(
         source="status",
         at=said.at,
         last_sequence=said.last_sequence,
-        waiting=None if waiting is None else merged(waiting),
+        waiting=_known(said.waiting, nothing_waits),
+        waiting_originals=_known(said.waiting_originals, nothing_waits),
         set_aside=merged(said.set_aside),
+        dropped_originals=merged(said.dropped_originals),
         refused_frames=said.refused_frames,
     )
+
+
+def _known(ranges: tuple[Range, ...] | None, nothing_waits: bool) -> list[Range] | None:
+    if ranges is None:
+        return [] if nothing_waits else None
+    return merged(ranges)
 
 
 def _last_word(ledger: Ledger, site: str, edge: str) -> EdgeWord | None:

@@ -196,8 +196,10 @@ class Link:
                 "last_sequence": self._outbox.last_sequence(),
                 "guidance": self._guidance[:200],
                 "refusals": self._refusals,
+                "dropped_originals": at_most(self._outbox.dropped_frames(), MAX_STATUS_RANGES),
                 "refused_frames": self._outbox.refused_count(),
                 "waiting": self._outbox.waiting_ranges(MAX_STATUS_RANGES),
+                "waiting_originals": self._outbox.waiting_ranges(MAX_STATUS_RANGES, Kind.FRAME),
                 "set_aside": at_most(self._outbox.lost_ranges(), MAX_STATUS_RANGES),
                 "problem": "; ".join(filter(None, (self._problem, self._unanswered)))[:2000],
             }

@@ -139,15 +139,19 @@ class Outbox:
             row = connection.execute("SELECT value FROM counters WHERE name = 'sequence'").fetchone()
         return int(row[0]) if row else 0
 
-    def waiting_ranges(self, limit: int) -> tuple[tuple[int, int], ...]:
-        """Return the numbers of which a message waits, as at most so many ranges: the last ones are joined."""
+    def waiting_ranges(self, limit: int, kind: Kind = Kind.SLICE) -> tuple[tuple[int, int], ...]:
+        """Return the numbers of the messages that wait, as at most so many ranges: the last ones are joined."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT user_properties FROM messages").fetchall()
+            rows = connection.execute("SELECT user_properties FROM messages WHERE kind = ?", (kind,)).fetchall()
         numbers = {stated_sequence(json.loads(properties)) for (properties,) in rows} - {None}
         return at_most(ranges_of(sorted(number for number in numbers if number)), limit)
 
     def lost_ranges(self) -> tuple[tuple[int, int], ...]:
         """Return the numbers of slices that this outbox knows to have lost."""
+        return ()
+
+    def dropped_frames(self) -> tuple[tuple[int, int], ...]:
+        """Return the numbers of slices whose originals gave way."""
         return ()
 
     def refused_count(self) -> int:

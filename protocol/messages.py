@@ -91,12 +91,16 @@ class Status(Message):
     refused_frames: int = Field(default=0, ge=0)
     """Captured frames that never became slices, since the outbox was made; they have no number."""
     waiting: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] | None = None
-    """Numbers of which something waits in the outbox; None where an edge does not tell.
+    """Numbers of slices that wait in the outbox; None where an edge does not tell.
 
     With more ranges than fit, the last ones are one, gaps included: it over-states, and never leaves out what waits.
     """
+    waiting_originals: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] | None = None
+    """Numbers of slices whose original waits, told as `waiting` is."""
     set_aside: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] = ()
     """Numbers that the edge knows to have lost or given up: they will not come."""
+    dropped_originals: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] = ()
+    """Numbers of slices whose original the edge has given up: it will not come."""
 
 
 class Diagnosis(Message):

@@ -19,6 +19,7 @@ from cloud_worker.object_store import ObjectMissingError, ObjectStore
 from edge_agent.outbox import Outbox
 from protocol.manifest import sha256_of
 from protocol.ranges import merged
+from protocol.topics import Kind
 from sliceloop.progress import counted
 
 EVERYTHING = Period()
@@ -27,6 +28,7 @@ MAX_RANGES = 10**9
 """Of an outbox on this machine: all that it has."""
 MAX_PRINTED = 50
 """Lines of findings an edge; the JSON file has more."""
+ORIGINAL_FATES = {Fate.LOST: "missing", Fate.SET_ASIDE: "given up by the edge"}
 READERS = 8
 """Objects that are read at once."""
 MAX_MISMATCHES = 1_000
@@ -98,7 +100,9 @@ def word_of_outbox(folder: Path) -> EdgeWord:
             at=None,
             last_sequence=outbox.last_sequence(),
             waiting=merged(outbox.waiting_ranges(MAX_RANGES)),
+            waiting_originals=merged(outbox.waiting_ranges(MAX_RANGES, Kind.FRAME)),
             set_aside=merged(outbox.lost_ranges()),
+            dropped_originals=merged(outbox.dropped_frames()),
             refused_frames=outbox.refused_count(),
         )
 
@@ -230,7 +234,7 @@ def _lines(each: EdgeAudit) -> Iterator[str]:
         between = f"between {_time(finding.before) or 'the beginning'} and {_time(finding.after) or 'now'}"
         yield f"{name} {fate}: {_range(finding.first, finding.last)}, captured {between}{known}"
     for fate, (first, last) in each.original_findings:
-        yield f"{name} original {'missing' if fate in LOSSES else fate}: {_range(first, last)}"
+        yield f"{name} original {ORIGINAL_FATES.get(fate, fate)}: {_range(first, last)}"
     for doubled in each.doublings:
         ids = ", ".join(doubled.slice_ids)
         yield f"{name} doubled {doubled.what}: {doubled.sequence}, {doubled.rows} slices ({ids})"

@@ -113,10 +113,16 @@ def _publish(outbound: Outbound, broker: BrokerSettings, until_s: float) -> None
             if not session.wait_connected(until_s - time.monotonic()):
                 break
             try:
-                if session.publish(outbound).wait(until_s - time.monotonic()):
-                    return
+                delivery = session.publish(outbound)
             except BrokerError as error:
                 raise DeadLetterError(f"not published: {error}") from error
+            if delivery.wait(until_s - time.monotonic()):
+                return
+            if delivery.failed and session.connected:
+                raise DeadLetterError(
+                    f"the broker refuses it: {delivery.reason}; the broker's access list lets `engineer` replay "
+                    "(`sliceloop certificates client DIR engineer`)"
+                )
         raise DeadLetterError(f"not published in time: {session.trouble or 'the broker did not take it'}")
 
 

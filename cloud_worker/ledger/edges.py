@@ -11,7 +11,15 @@ from cloud_worker.ledger.database import Database, insert_once
 from cloud_worker.ledger.records import EdgeRecord
 from cloud_worker.ledger.tables import edges
 
-NUMBERS = ("last_sequence", "outbox_depth", "waiting", "set_aside", "refused_frames")
+NUMBERS = (
+    "last_sequence",
+    "outbox_depth",
+    "waiting",
+    "waiting_originals",
+    "set_aside",
+    "dropped_originals",
+    "refused_frames",
+)
 """What a status says of the numbers that its edge has given."""
 
 

@@ -163,15 +163,23 @@ def test_the_size_of_a_gap_costs_nothing(first: int, count: int) -> None:
 
 def test_an_original_waits_is_refused_or_is_missing() -> None:
     """An original that is promised is missing only where none waits, none was refused, and the edge has said so."""
-    said = EdgeWord("status", NOON, 4, waiting=[(2, 2)])
-    found = audit(replace(facts([STORED] * 5, said), without_original=[(1, 3), (5, 5)], refused_originals=[(3, 3)]))
+    said = EdgeWord("status", NOON, 5, waiting=[], waiting_originals=[(2, 2)], dropped_originals=[(4, 4)])
+    found = audit(replace(facts([STORED] * 6, said), without_original=[(1, 4), (6, 6)], refused_originals=[(3, 3)]))
     assert found.original_findings == (
         (Fate.LOST, (1, 1)),
         (Fate.WAITING, (2, 2)),
         (Fate.REFUSED, (3, 3)),
-        (Fate.UNKNOWN, (5, 5)),
+        (Fate.SET_ASIDE, (4, 4)),
+        (Fate.UNKNOWN, (6, 6)),
     )
     assert (found.originals_missing, found.lost, found.clean) == (1, 0, False)
+
+
+def test_originals_that_gave_way_are_no_fault() -> None:
+    """An original that the edge gave up to make room is told, and does not make the audit fail."""
+    said = EdgeWord("status", NOON, 1, waiting=[], waiting_originals=[], dropped_originals=[(1, 1)])
+    found = audit(replace(facts([STORED], said), without_original=[(1, 1)]))
+    assert (found.originals[Fate.SET_ASIDE], found.clean) == (1, True)
 
 
 def test_a_status_that_does_not_tell_what_waits_tells_it_when_nothing_does() -> None:
@@ -201,6 +209,7 @@ def enter(ledger: Ledger, history: History, said: bool = True) -> None:
             software="test",
             last_sequence=len(history),
             waiting=ranges(history, Fate.WAITING),
+            waiting_originals=(),
             set_aside=ranges(history, Fate.SET_ASIDE),
         )
         ledger.record_status(SITE, EDGE, status.model_dump(mode="json"), NOON)

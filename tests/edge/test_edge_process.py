@@ -403,7 +403,7 @@ def test_a_release_comes_over_the_wire_and_reads(home: Path, broker: EmbeddedBro
         assert status(cloud).model == first.manifest.model_ref
         assert status(cloud).outbox_depth == 2
         assert status(cloud).last_sequence == 1
-        assert status(cloud).waiting == ((1, 1),)
+        assert status(cloud).waiting == status(cloud).waiting_originals == ((1, 1),)
 
 
 def status(cloud: Cloud) -> Status:

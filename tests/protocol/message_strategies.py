@@ -96,7 +96,9 @@ MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
         refusals=st.dictionaries(texts, counts, max_size=5),
         refused_frames=counts,
         waiting=maybe(st.lists(st.tuples(versions, versions), max_size=64).map(tuple)),
+        waiting_originals=maybe(st.lists(st.tuples(versions, versions), max_size=64).map(tuple)),
         set_aside=st.lists(st.tuples(versions, versions), max_size=64).map(tuple),
+        dropped_originals=st.lists(st.tuples(versions, versions), max_size=64).map(tuple),
     ),
     SliceRead: parts(
         SliceRead,
