@@ -18,6 +18,7 @@ class Inbox:
         self._reserved = reserved
         self._messages: deque[Inbound] = deque()
         self._changed = threading.Condition()
+        self._nudged = False
         self.dropped = 0
 
     def offer(self, message: Inbound) -> bool:
@@ -38,10 +39,17 @@ class Inbox:
             return self._capacity - len(self._messages)
 
     def take(self, timeout_s: float) -> Inbound | None:
-        """Return the oldest message, waiting for one until the timeout."""
+        """Return the oldest message, waiting for one until the timeout or a nudge."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._messages), timeout_s)
+            self._changed.wait_for(lambda: self._messages or self._nudged, timeout_s)
+            self._nudged = False
             return self._messages.popleft() if self._messages else None
+
+    def nudge(self) -> None:
+        """End a wait in `take`, or the next one, without a message: whoever waits there has something else to do."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify()
 
     def forget_resent(self, connection: int) -> int:
         """Remove the QoS 1 messages of connections before this one, which the broker sends again; return how many."""

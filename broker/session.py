@@ -142,21 +142,29 @@ class Session:
             if sum(qos == outbound.qos for qos in self._open.values()) >= self._limits.window:
                 raise WindowFullError(self._limits.window)
             self._open[delivery] = outbound.qos
-            self._requests.append((outbound, delivery))
-        self._wake()
+            self._request((outbound, delivery))
         return delivery
 
     def receive(self, timeout_s: float) -> Inbound | None:
         """Return the next message, or None when none came in time; acknowledge it once it is dealt with."""
         return self._inbox.take(timeout_s)
 
+    def nudge(self) -> None:
+        """Let a thread that waits in `receive` return at once, since it has something to publish."""
+        self._inbox.nudge()
+
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
         if inbound.qos == 0:
             return
         with self._changed:
-            self._requests.append(inbound)
-        self._wake()
+            self._request(inbound)
+
+    def _request(self, request: tuple[Outbound, Delivery] | Inbound) -> None:
+        """Hand over, waking the network thread for the first alone: it takes all that are there."""
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self._wake()
 
     def _drain(self) -> None:
         with self._changed:

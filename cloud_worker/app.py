@@ -12,7 +12,7 @@ from broker.session import Session
 from broker.settings import BrokerSettings
 from broker.supervised import SupervisedThread
 from cloud_worker.desk import Desk
-from cloud_worker.ledger import Ledger
+from cloud_worker.ledger import Ledger, LedgerUnavailableError
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
 from cloud_worker.receiver import SUBSCRIPTIONS, Receiver
 from cloud_worker.release import LeakedModelError, Releasable, load_signer, make_release
@@ -26,18 +26,21 @@ log = structlog.get_logger()
 
 
 def run_worker(settings: WorkerSettings, s3: S3Settings, broker: BrokerSettings, stop: threading.Event) -> None:
-    """Run one worker until the stop; an object store that is away at the start is waited for."""
+    """Run one worker until the stop; an object store or a database server that is away at the start is waited for."""
     reader, signer = _second_reader(settings), _signer(settings)
     store = ObjectStore(s3)
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(settings.ledger_url))
+        ledger = _wait_for_ledger(settings, stop)
+        if ledger is None:
+            return
+        stack.callback(ledger.close)
         log.info("worker started", name=settings.name, second_reader=reader is not None)
         if not _wait_for_bucket(store, settings.store_retry_s, stop):
             return
         # clean start: an outbox says again what no worker heard, and a queue at the broker would grow by each of these
         session = Session(broker, f"worker-{settings.name}", subscriptions=SUBSCRIPTIONS, clean_start=True)
         stack.enter_context(session)
-        receiver = Receiver(store, ledger, session, settings.name, settings.store_retry_s)
+        receiver = Receiver(store, ledger, session, settings)
         desk = Desk(settings, broker, store, ledger, reader, signer)
         stack.enter_context(SupervisedThread("worker-receiver", lambda: receiver.run(stop), stop))
         stack.enter_context(SupervisedThread("worker-desk", lambda: desk.run(stop), stop))
@@ -83,6 +86,22 @@ def _signer(settings: WorkerSettings) -> CryptoSigner | None:
         log.warning("no signing key", next="set worker.release.signing_key_file to release candidates")
         return None
     return load_signer(settings.release.signing_key_file)
+
+
+def _wait_for_ledger(settings: WorkerSettings, stop: threading.Event) -> Ledger | None:
+    """Open the ledger, waiting for a server that is away; None when stopped before. A file's folder is there or not."""
+    ledger, told = Ledger(settings.ledger_url), False
+    while not stop.is_set():
+        try:
+            return ledger.__enter__()
+        except LedgerUnavailableError as error:
+            if not ledger.on_server:
+                raise
+            if not told:
+                log.error("ledger away", reason=str(error), next=f"tried again every {settings.store_retry_s} s")
+                told = True
+            stop.wait(settings.store_retry_s)
+    return None
 
 
 def _wait_for_bucket(store: ObjectStore, retry_s: float, stop: threading.Event) -> bool:

@@ -1,5 +1,6 @@
 """Where the cloud decides: second readings, verdicts, retraining, gate, releases, and the chunks that edges want."""
 
+import random
 import threading
 import uuid
 from collections import deque
@@ -32,6 +33,10 @@ log = structlog.get_logger()
 LOOP_S = 0.05
 READINGS_A_STEP = 8
 """Second readings before messages are heard again."""
+OTHERS = 8
+"""Each worker draws its readings from so many times as many slices, so that two seldom read the same."""
+FULL_SEARCH = timedelta(hours=1)
+"""So often is the whole ledger searched for slices without a second reading, and else the newest, so far back."""
 VERDICTS_A_STEP = 50
 MAX_WAITING_CHUNKS = 2_000
 
@@ -54,6 +59,9 @@ class Desk:
         self._shelf = ChunkShelf(store, ledger)
         self._waiting_chunks: deque[Outbound] = deque(maxlen=MAX_WAITING_CHUNKS)
         self._unreadable: set[str] = set()
+        self._unread_since: datetime | None = None
+        self._next_full_search = datetime.min.replace(tzinfo=UTC)
+        self._rng = random.Random()  # noqa: S311 - not a secret
         self._in_hand: Inbound | None = None
         self._announced_version = 0
         self._next_poll = datetime.min.replace(tzinfo=UTC)
@@ -157,11 +165,17 @@ class Desk:
         """Give slices their second reading; True when more may be waiting."""
         if self._reader is None:
             return False
-        waiting = self._ledger.slices_without("second", READINGS_A_STEP + len(self._unreadable))
-        due = [stored for stored in waiting if stored.slice_id not in self._unreadable][:READINGS_A_STEP]
-        for stored in due:
+        limit = OTHERS * READINGS_A_STEP + len(self._unreadable)
+        since = self._unread_since if now < self._next_full_search else None
+        waiting = self._ledger.slices_without("second", limit, since)
+        due = [stored for stored in waiting if stored.slice_id not in self._unreadable]
+        if since is None:
+            self._next_full_search = now + FULL_SEARCH
+        if not waiting:
+            self._unread_since = now - FULL_SEARCH
+        for stored in self._rng.sample(due, min(READINGS_A_STEP, len(due))):
             self._read_one(stored, self._reader, now)
-        return len(due) == READINGS_A_STEP
+        return len(due) >= READINGS_A_STEP
 
     def _read_one(self, stored: StoredSlice, reader: SecondReader, now: datetime) -> None:
         try:

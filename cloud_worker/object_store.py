@@ -1,5 +1,6 @@
 """The object store: slices, frames, models and data sets in S3; the one file that imports boto3."""
 
+import threading
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,12 +11,16 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloud_worker.quick_objects import QuickFailedError, QuickObjects
+
 DENIED_CODES = frozenset(
     {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 )
 MISSING_CODES = frozenset({"404", "NoSuchKey", "NotFound"})
 FRAME_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "application/dicom": "dcm"}
 MAX_NAME_LENGTH = 100
+QUICK_BYTES = 1024 * 1024
+"""Larger objects are few, and boto3 gives each part of them the time that a slow line needs."""
 
 
 class S3Settings(BaseModel):
@@ -109,6 +114,8 @@ class ObjectStore:
         self._settings = settings
         self._endpoint = settings.endpoint_url or f"AWS S3 in {settings.region}"
         self._clients: dict[str | None, Any] = {}
+        self._quick: QuickObjects | None = None
+        self._making = threading.Lock()
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
@@ -124,6 +131,13 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Store the bytes unless the key is there: keys are content hashes, so that one is the same object."""
+        if len(data) <= QUICK_BYTES:
+            try:
+                self._quick_objects(key).put(self._at(key), data, content_type)
+            except QuickFailedError:
+                pass  # boto3 tries again, and its error says what to do
+            else:
+                return
         # 412 also answers boto's own second attempt, when the first came through and its answer did not
         with self._faults_named(key, success_codes={"PreconditionFailed", "412"}):
             self._client().put_object(
@@ -182,12 +196,31 @@ class ObjectStore:
 
     def _client(self, endpoint_url: str | None = None) -> Any:
         address = endpoint_url or self._settings.endpoint_url
-        if address not in self._clients:
-            # a session of our own: boto3's default session is not thread-safe while it makes clients
-            self._clients[address] = boto3.session.Session().client(
-                "s3", endpoint_url=address, region_name=self._settings.region, config=self._config()
-            )
-        return self._clients[address]
+        with self._making:
+            if address not in self._clients:
+                # a session of our own: boto3's default session is not thread-safe while it makes clients
+                self._clients[address] = boto3.session.Session().client(
+                    "s3", endpoint_url=address, region_name=self._settings.region, config=self._config()
+                )
+            return self._clients[address]
+
+    def _quick_objects(self, key: str) -> QuickObjects:
+        """Return the quick way; raises `QuickFailedError` where it cannot be made, as without keys."""
+        settings = self._settings
+        with self._making:
+            if self._quick is None:
+                keys = boto3.session.Session().get_credentials()
+                if keys is None:
+                    raise QuickFailedError(key)
+                self._quick = QuickObjects(
+                    settings.bucket,
+                    settings.region,
+                    settings.endpoint_url,
+                    keys.get_frozen_credentials,
+                    timedelta(seconds=settings.connect_timeout_s),
+                    timedelta(seconds=settings.read_timeout_s),
+                )
+            return self._quick
 
     def _config(self) -> Config:
         settings = self._settings

@@ -82,6 +82,10 @@ class WorkerSettings(BaseModel):
     """How its readings are signed."""
     decides: bool = True
     """One of N workers requests retrainings, gates and releases; the others only store and read."""
+    parallel_writes: int = Field(default=8, ge=1, le=64)
+    """Objects that go to the store at once."""
+    max_in_hand_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Of messages that are not stored yet; beyond it the broker holds the rest."""
     poll_s: float = Field(default=0.5, gt=0)
     """How often the ledger is looked at for labels, requests and releases."""
     store_retry_s: float = Field(default=2.0, gt=0)

@@ -35,8 +35,8 @@ from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, edge_topic, parse
 
 log = structlog.get_logger()
 
-LOOP_S = 0.02
-"""The longest wait for a message before publishing and updating get their turn again."""
+LOOP_S = 0.2
+"""The longest wait for a message, or for a slice to send, before publishing and updating get their turn again."""
 MAX_WAITING_DIAGNOSES = 100
 GUIDANCE_S = 1.0
 """Guidance changes with every move of the hand: the status follows it no more often than this."""
@@ -98,8 +98,9 @@ class Link:
         )
 
     def leave(self, diagnosis: Diagnosis) -> None:
-        """Take a diagnosis for the live view; the oldest is dropped when the broker is away."""
+        """Take a diagnosis for the live view, the oldest is dropped when the broker is away; and send its slice."""
         self._diagnoses.append(diagnosis)
+        self.session.nudge()
 
     def problem(self, text: str) -> None:
         """Take what stands in the way of reading now (empty: nothing); the next status says it."""

@@ -146,6 +146,15 @@ def schema_uri(kind: Kind, major: int) -> str:
     return f"{SCHEMA_AUTHORITY}:{kind}:{major}"
 
 
+def is_message_id(identity: str) -> bool:
+    """Say whether this may stand in a receipt."""
+    try:
+        _message_id.validate_python(identity)
+    except ValidationError:
+        return False
+    return True
+
+
 def _attributes(kind: Kind, major: int, context: EventContext, content_type: str) -> UserProperties:
     if not context.source or context.time.utcoffset() is None:
         raise MalformedPayloadError(kind, "not sent: the CloudEvents attributes need a source and an aware time")
@@ -185,10 +194,9 @@ def _check_attributes(kind: Kind, attributes: dict[str, str], known_major: int) 
 
 
 def _checked_id(kind: Kind, identity: str) -> str:
-    try:
-        return _message_id.validate_python(identity)
-    except ValidationError:
-        raise MalformedPayloadError(kind, "the CloudEvents attribute 'id' is missing or malformed") from None
+    if not is_message_id(identity):
+        raise MalformedPayloadError(kind, "the CloudEvents attribute 'id' is missing or malformed")
+    return identity
 
 
 def _load_json(kind: Kind, payload: bytes) -> dict[str, Any]:

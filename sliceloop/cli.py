@@ -11,6 +11,7 @@ from broker.settings import BrokerSettings
 from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
 from sliceloop.ledger_commands import audit_app, dead_app
+from sliceloop.fleet_commands import fleet_app, pipeline_bench_app
 from sliceloop.logs import configure_logs
 from sliceloop.stopping import stop_on_signals
 
@@ -30,6 +31,8 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 app.add_typer(bench_app, name="bench")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Calibrate a webcam before a screen or light box.")
 bench_app.add_typer(capture_bench_app)
+bench_app.add_typer(pipeline_bench_app)
+app.add_typer(fleet_app)
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(camera_app)
 app.add_typer(intake_app, name="intake")

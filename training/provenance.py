@@ -34,12 +34,15 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
+def machine() -> dict[str, JsonValue]:
+    """Say what kind of machine this is, without its name."""
+    return {"machine": platform.machine(), "cpu": _cpu_name(), "cores": os.cpu_count()}
+
+
 def hardware(device: "torch.device", threads: int, processes: int) -> dict[str, JsonValue]:
     """Say what computed, without the machine's name."""
     return {
-        "machine": platform.machine(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        **machine(),
         "device": _cuda_name(device) if device.type == "cuda" else "cpu",
         "threads": threads,
         "processes": processes,

@@ -1,6 +1,7 @@
 """What the cloud remembers of every slice, reading, disagreement, label, retraining, release and edge."""
 
 from cloud_worker.ledger.audit import AuditRows
+from cloud_worker.ledger.batches import BatchRows, Entry, FrameEntry, ReportEntry, SliceEntry
 from cloud_worker.ledger.database import Database
 from cloud_worker.ledger.dead_letters import DeadLetterRows
 from cloud_worker.ledger.edges import EdgeRows
@@ -49,6 +50,8 @@ __all__ = [
     "DeadLetterState",
     "Doubled",
     "EdgeRecord",
+    "Entry",
+    "FrameEntry",
     "Gap",
     "LabelledSlice",
     "Ledger",
@@ -61,7 +64,9 @@ __all__ = [
     "Period",
     "RefusedByLedgerError",
     "Release",
+    "ReportEntry",
     "RetrainDecision",
+    "SliceEntry",
     "StoredFrame",
     "StoredLabel",
     "StoredObject",
@@ -75,7 +80,7 @@ __all__ = [
 ]
 
 
-class Ledger(SliceRows, DeadLetterRows, ReviewRows, RetrainingRows, EdgeRows, AuditRows, Database):
+class Ledger(BatchRows, SliceRows, DeadLetterRows, ReviewRows, RetrainingRows, EdgeRows, AuditRows, Database):
     """The ledger: `with Ledger(url) as ledger` opens it and migrates it to the newest revision.
 
     Each method is one short transaction; when a write returns, it is on the disk. Times come in as arguments, aware.

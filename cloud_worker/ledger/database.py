@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ import stamina
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, text
+from sqlalchemy import Column, Connection, Engine, Select, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -79,6 +79,14 @@ class Database:
             return make_url(self.url).render_as_string(hide_password=True)
         except ArgumentError:
             return "(not a database URL)"
+
+    @property
+    def on_server(self) -> bool:
+        """Say whether a server keeps it, which may come back; a file is there or not."""
+        try:
+            return make_url(self.url).get_backend_name() != "sqlite"
+        except ArgumentError:
+            return False
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -154,6 +162,15 @@ def insert_once(connection: Connection, table: Table, row: dict[str, Any]) -> bo
     key = next(iter(table.primary_key.columns))
     inserted = connection.execute(insert(table).values(row).on_conflict_do_nothing().returning(key))
     return inserted.first() is not None
+
+
+def insert_many(connection: Connection, key: Column[str], rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert rows into the table of `key`, but for those whose unique values are there; return the keys of the new."""
+    if not rows:
+        return set()
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(key.table).on_conflict_do_nothing().returning(key)
+    return set(connection.execute(statement, rows).scalars())
 
 
 def _sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:

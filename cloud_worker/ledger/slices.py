@@ -20,11 +20,11 @@ class SliceRows(Database):
         self, *, message_id: str, site: str, edge: str, slice: SliceRead, image_key: str, received_at: datetime
     ) -> bool:
         """Store a slice and its edge's reading; return False when either id is stored already."""
-        row = _slice_row(message_id, site, edge, slice, image_key, received_at)
+        row = slice_row(message_id, site, edge, slice, image_key, received_at)
         with self.write() as connection:
             new = insert_once(connection, slices, row)
             if new:
-                insert_once(connection, readings, _reading_row(slice.slice_id, "edge", slice.reading, received_at))
+                insert_once(connection, readings, reading_row(slice.slice_id, "edge", slice.reading, received_at))
             return new
 
     def store_frame(
@@ -64,10 +64,14 @@ class SliceRows(Database):
         query = select(frames).where(frames.c.slice_id == slice_id).order_by(frames.c.received_at)
         return [StoredFrame(**row) for row in self.rows(query)]
 
-    def slices_without(self, reader: Reader = "second", limit: int = 100) -> list[StoredSlice]:
-        """Return the slices that this reader has not read, oldest first."""
+    def slices_without(
+        self, reader: Reader = "second", limit: int = 100, since: datetime | None = None
+    ) -> list[StoredSlice]:
+        """Return the slices that this reader has not read, oldest first; `since` spares the search of older ones."""
         read = exists().where(readings.c.slice_id == slices.c.slice_id, readings.c.reader == reader)
         query = select(slices).where(~read).order_by(slices.c.received_at, slices.c.slice_id).limit(limit)
+        if since is not None:
+            query = query.where(slices.c.received_at >= since)
         return [StoredSlice(**row) for row in self.rows(query)]
 
     def add_second_reading(
@@ -76,7 +80,7 @@ class SliceRows(Database):
         """Store the second reading and its disagreement; return False when there is a second reading already."""
         with self.write() as connection:
             lock_slice(connection, slice_id)
-            new = insert_once(connection, readings, _reading_row(slice_id, "second", reading, at))
+            new = insert_once(connection, readings, reading_row(slice_id, "second", reading, at))
             if new and disagreement:
                 labelled = connection.execute(select(labels.c.id).where(labels.c.slice_id == slice_id)).first()
                 row = {
@@ -163,9 +167,10 @@ def _review_of(connection: Connection, slice_id: str) -> Review | None:
     return Review(label=row.label, reviewer=row.reviewer, at=row.at) if row else None
 
 
-def _slice_row(
+def slice_row(
     message_id: str, site: str, edge: str, slice: SliceRead, image_key: str, received_at: datetime
 ) -> dict[str, Any]:
+    """Make a row of `slices`."""
     return {
         "slice_id": slice.slice_id,
         "message_id": message_id,
@@ -185,7 +190,8 @@ def _slice_row(
     }
 
 
-def _reading_row(slice_id: str, reader: Reader, reading: NetworkReading, at: datetime) -> dict[str, Any]:
+def reading_row(slice_id: str, reader: Reader, reading: NetworkReading, at: datetime) -> dict[str, Any]:
+    """Make a row of `readings`."""
     return {
         "slice_id": slice_id,
         "reader": reader,

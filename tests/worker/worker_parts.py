@@ -306,7 +306,8 @@ def receiving(store: ObjectStore, ledger: Ledger, broker: BrokerSettings) -> Ite
     stop = threading.Event()
     with Session(broker, "worker-test", subscriptions=SUBSCRIPTIONS, clean_start=True) as session:
         assert session.wait_connected(DEADLINE_S)
-        receiver = Receiver(store, ledger, session, "worker-test", RETRY_S)
+        settings = WorkerSettings(name="worker-test", store_retry_s=RETRY_S)
+        receiver = Receiver(store, ledger, session, settings)
         with SupervisedThread("receiver", lambda: receiver.run(stop), stop):
             yield
 
