@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from broker.errors import BrokerError, InvalidMessageError, OversizeError, UnsupportedByBrokerError
+from broker.errors import (
+    InvalidMessageError,
+    NotConnectedError,
+    OversizeError,
+    UnsupportedByBrokerError,
+    WindowFullError,
+)
 from broker.messages import Outbound
 from broker.session import Session
 from edge_agent.flights import Flights
@@ -20,6 +26,8 @@ MAX_PATIENCE = 4
 
 After that time without any receipt it is said that nobody answers.
 """
+BLOCKED_S = 0.2
+"""Wait where the session takes nothing more, so that payloads are not read from the disk in vain."""
 MAX_REFUSALS = 3
 """A message that the broker itself refused so often is kept back until the next connection."""
 
@@ -85,8 +93,13 @@ class Publisher:
             room.messages, besides=self._flights.open_at(now_s), max_bytes=room.bytes, whole=self._window.bytes
         )
         self._looked_at = added if len(due) < room.messages else -1
-        published = sum(self._publish(message, now_s) for message in due)
-        self._look_again_s = self._flights.next_due_s()
+        published = 0
+        try:
+            for message in due:
+                published += self._publish(message, now_s)
+            self._look_again_s = self._flights.next_due_s()
+        except (NotConnectedError, WindowFullError):
+            self._looked_at, self._look_again_s = added, now_s + BLOCKED_S
         return published
 
     def receipt(self, message_ids: Collection[str]) -> None:
@@ -158,9 +171,6 @@ class Publisher:
             delivery = self._session.publish(outbound)
         except (OversizeError, InvalidMessageError, UnsupportedByBrokerError) as error:
             self._keep_back(message.message_id, str(error))
-            return False
-        except BrokerError:  # no connection, or the window is full: the next step tries again
-            self._looked_at = -1
             return False
         self._flights.start(message.message_id, len(message.payload), delivery, now_s)
         return True

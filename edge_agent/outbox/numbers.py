@@ -5,18 +5,20 @@ after it; `DONE` with the receipt. A database that is found damaged is renewed b
 frame is read twice, and what is gone can be named.
 """
 
+import errno
 import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from edge_agent.model_slot import write_durably
 
 _RECORD = struct.Struct(">B3xQ16s")
 RECORD_BYTES = _RECORD.size + 4
+BLOCK_RECORDS = 2048
+"""The file grows by 64 KiB."""
 ISSUED, KEPT, DONE, PAST, SEALED = 1, 2, 3, 4, 5
 """PAST is KEPT and DONE in one, for the file that is written anew; SEALED names the key of the digests."""
 NOBODY = bytes(16)
@@ -47,7 +49,7 @@ class Known:
     seal: bytes = b""
     """A digest under the key by which the frames are known; empty without encryption."""
     whole: bool = True
-    """Whether every record can be read, apart from one that the end of a process cut off."""
+    """Whether every record can be read."""
 
     def take(self, record: Record) -> None:
         """Take in the next record."""
@@ -64,48 +66,60 @@ class Known:
 
 
 class Numbers:
-    """The open file."""
+    """The open file; it grows by blocks of zeros, since a sync is cheaper where the length stays."""
 
     def __init__(self, path: Path) -> None:
         """Remember where."""
         self._path = path
-        self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
+        self._room = 0
         self.records = 0
 
     def open(self) -> None:
-        """Open it for appending; what a killed process left of a record is cut off."""
-        self._file = self._path.open("ab", buffering=0)
-        whole, rest = divmod(self._file.tell(), RECORD_BYTES)
-        if rest:
-            self._file.truncate(whole * RECORD_BYTES)
-        self.records = whole
+        """Open it for writing behind its last record."""
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        data = self._path.read_bytes()
+        self._room = len(data) // RECORD_BYTES
+        self.records = -(-len(data.rstrip(b"\0")) // RECORD_BYTES)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def append(self, records: Iterable[Record], *, durable: bool) -> None:
         """Write records behind the others; raises `OSError` where the disk does not take them."""
-        assert self._file is not None, "numbers are written between open and close"
         packed = [_packed(record) for record in records]
         if not packed:
             return
-        before = self._file.seek(0, os.SEEK_END)
-        data = b"".join(packed)
-        if (written := self._file.write(data)) != len(data):
-            self._file.truncate(before)  # a full disk takes a part
-            raise OSError(f"{written} of {len(data)} bytes written to {self._path}")
+        if self.records + len(packed) > self._room:
+            self._grow(len(packed) + BLOCK_RECORDS)
+        self._write(b"".join(packed), self.records)
         if durable:
-            os.fdatasync(self._file.fileno())
+            os.fdatasync(self._open_descriptor)
         self.records += len(packed)
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Put other records in the place of all; after a crash the old or the new ones are there."""
         self.close()
-        write_durably(self._path, b"".join(_packed(record) for record in records))
+        write_durably(self._path, b"".join(_packed(record) for record in records), mode=0o600)
         self.open()
+
+    @property
+    def _open_descriptor(self) -> int:
+        assert self._descriptor is not None, "numbers are written between open and close"
+        return self._descriptor
+
+    def _grow(self, records: int) -> None:
+        self._write(bytes(records * RECORD_BYTES), self._room)
+        os.fsync(self._open_descriptor)
+        self._room += records
+
+    def _write(self, data: bytes, place: int) -> None:
+        written = os.pwrite(self._open_descriptor, data, place * RECORD_BYTES)
+        if written != len(data):  # a full disk takes a part; the next attempt writes over it
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes written", str(self._path))
 
 
 def read_numbers(path: Path) -> Known | None:
@@ -129,8 +143,11 @@ def _packed(record: Record) -> bytes:
 
 
 def _unpacked(data: bytes) -> Iterator[Record | None]:
-    """Yield the records, None for each that cannot be read."""
-    for start in range(0, len(data) - RECORD_BYTES + 1, RECORD_BYTES):
+    """Yield the records before the free room, None for each that cannot be read."""
+    for start in range(0, len(data.rstrip(b"\0")), RECORD_BYTES):
+        if start + RECORD_BYTES > len(data):
+            yield None
+            return
         body, check = data[start : start + _RECORD.size], data[start + _RECORD.size : start + RECORD_BYTES]
         kind, sequence, digest = _RECORD.unpack(body)
         readable = zlib.crc32(body).to_bytes(4, "big") == check and ISSUED <= kind <= SEALED
