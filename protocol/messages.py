@@ -82,6 +82,11 @@ class Status(Message):
     software: ShortText
     model: ModelRef | None = None
     outbox_depth: int = Field(default=0, ge=0)
+    outbox_bytes: int = Field(default=0, ge=0)
+    outbox_fullness: Probability = 0.0
+    """The larger share of the outbox's bounds in rows and in bytes."""
+    outbox_high_water: Probability = 0.0
+    """The highest fullness since the outbox was empty."""
     last_sequence: int = Field(default=0, ge=0)
     problem: LongText = ""
     guidance: ShortText = ""
