@@ -123,7 +123,7 @@ class Committer:
     def _dead_letter(self, stored: Stored, error: Refusal) -> None:
         """Keep why; the edge gets a receipt, since the message is kept whole by then."""
         inbound, reason = stored.arrived.inbound, f"{type(error).__name__}: {error}"
-        self._ledger.dead_letter(inbound.topic, inbound.payload, reason, stored.arrived.at)
+        self._ledger.dead_letter(inbound.topic, inbound.payload, reason, stored.arrived.at, inbound.user_properties)
         log.warning("message quarantined", topic=inbound.topic, reason=reason)
         message_id = dict(inbound.user_properties).get("id", "")
         if is_message_id(message_id):  # no usable id, no receipt

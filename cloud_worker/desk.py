@@ -120,7 +120,9 @@ class Desk:
             address = parse(inbound.topic)
             self._handlers[address.kind](address, inbound)
         except (ProtocolError, KeyError, RefusedByLedgerError) as error:
-            self._ledger.dead_letter(inbound.topic, inbound.payload, str(error), datetime.now(UTC))
+            self._ledger.dead_letter(
+                inbound.topic, inbound.payload, str(error), datetime.now(UTC), inbound.user_properties
+            )
             log.warning("message quarantined", topic=inbound.topic, reason=str(error))
         self._session.ack(inbound)
 

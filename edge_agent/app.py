@@ -21,6 +21,7 @@ from edge_agent.inlet import Inlet, open_inlet
 from edge_agent.link import Link
 from edge_agent.model_slot import ModelSlot, write_durably
 from edge_agent.outbox import Outbox, OutboxError
+from edge_agent.priority import priority
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
 from edge_agent.settings import EdgeSettings
 from protocol.signing import TrustedKeys, load_public_key
@@ -55,13 +56,7 @@ def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Eve
         identity = EdgeIdentity(settings.site, settings.edge, uuid.uuid4().hex, load_patient_secret(settings))
         slot = ModelSlot(settings.data_dir / "models", trusted, threads=settings.threads)
         slot.load_active()
-        outbox = stack.enter_context(
-            Outbox(
-                settings.data_dir / "outbox.sqlite",
-                max_rows=settings.max_outbox_rows,
-                max_bytes=settings.max_outbox_bytes,
-            )
-        )
+        outbox = stack.enter_context(settings.outbox())
         link = Link(settings, broker, identity, outbox, slot, f"sliceloop {version('sliceloop')}")
         inlet = stack.enter_context(open_inlet(settings, identity.boot_id, outbox, stop))
         originals = OriginalsPolicy(
@@ -137,7 +132,8 @@ class ReadingLoop:
             self._failed_on(frame, model.manifest.version, error, now_s)
             return
         self._failures = 0
-        self._outbox.add(frame.key, read.slice_id, read.sequence, read.messages)
+        urgency = priority(read.diagnosis.reading, on_probation=self._slot.on_probation)
+        self._outbox.add(frame.key, read.slice_id, read.sequence, read.messages, priority=urgency)
         self._inlet.taken(frame.key, now_s)
         self._link.leave(read.diagnosis)
         self._link.updater.slice_was_read(model.manifest.version)

@@ -20,7 +20,17 @@ from edge_agent.settings import EdgeSettings
 from edge_agent.updater import Updater
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
-from protocol.messages import KIND_OF, ChunkRequest, Diagnosis, Message, ModelReported, Receipt, Status
+from protocol.messages import (
+    KIND_OF,
+    MAX_STATUS_RANGES,
+    ChunkRequest,
+    Diagnosis,
+    Message,
+    ModelReported,
+    Receipt,
+    Status,
+)
+from protocol.ranges import at_most
 from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, edge_topic, parse
 
 log = structlog.get_logger()
@@ -28,6 +38,8 @@ log = structlog.get_logger()
 LOOP_S = 0.2
 """The longest wait for a message, or for a slice to send, before publishing and updating get their turn again."""
 MAX_WAITING_DIAGNOSES = 100
+TIDY_S = 60.0
+"""So often the outbox may give space back to the disk."""
 GUIDANCE_S = 1.0
 """Guidance changes with every move of the hand: the status follows it no more often than this."""
 
@@ -55,7 +67,7 @@ class Link:
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
         self._problem = self._unanswered = self._guidance = ""
         self._refusals: dict[str, int] = {}
-        self._next_heartbeat_s = self._last_beat_s = 0.0
+        self._next_heartbeat_s = self._last_beat_s = self._next_tidy_s = 0.0
         self.session = Session(
             broker,
             f"edge-{identity.site}-{identity.edge}",
@@ -78,6 +90,7 @@ class Link:
             edge=identity.edge,
             window=broker.max_inflight,
             receipt_timeout_s=settings.receipt_timeout_s,
+            max_inflight_bytes=settings.max_inflight_bytes,
         )
         self.updater = Updater(
             slot,
@@ -109,6 +122,7 @@ class Link:
         with self.session:
             while not stop.is_set():
                 self.step(now_s())
+            self._settle()
             self._say(self._status("stopped"), retain=True)
 
     def step(self, now_s: float) -> None:
@@ -123,11 +137,21 @@ class Link:
         try:
             self._publisher.step(now_s)
             self._unanswered = self._publisher.problem
+            if now_s >= self._next_tidy_s:
+                self._next_tidy_s = now_s + TIDY_S
+                self._outbox.tidy()
             if now_s >= self._next_heartbeat_s:
                 self._last_beat_s, self._next_heartbeat_s = now_s, now_s + self._settings.heartbeat_s
                 self._say(self._status("online"), retain=True)
         except OutboxError as error:
             self.problem(str(error))
+
+    def _settle(self) -> None:
+        """Delete what the last receipts named; what is not deleted is sent again by the next life."""
+        try:
+            self._publisher.settle()
+        except OutboxError as error:
+            log.warning("receipts not noted", reason=str(error))
 
     def _hear(self, inbound: Inbound) -> None:
         try:
@@ -176,6 +200,7 @@ class Link:
         return Outbound(self._topic(kind), encoded.payload, qos, retain, encoded.content_type, encoded.user_properties)
 
     def _status(self, state: str) -> Status:
+        load = self._outbox.load()
         return Status.model_validate(
             {
                 "state": state,
@@ -183,11 +208,19 @@ class Link:
                 "at": datetime.now(UTC),
                 "software": self._software,
                 "model": self._slot.running,
-                "outbox_depth": self._outbox.depth(),
+                "outbox_depth": load.rows,
+                "outbox_bytes": load.bytes,
+                "outbox_fullness": load.fullness,
+                "outbox_high_water": load.high_water,
                 "last_sequence": self._outbox.last_sequence(),
                 "guidance": self._guidance[:200],
                 "refusals": self._refusals,
-                "problem": "; ".join(filter(None, (self._problem, self._unanswered)))[:2000],
+                "dropped_originals": at_most(self._outbox.dropped_frames(), MAX_STATUS_RANGES),
+                "refused_frames": self._outbox.refused_count(),
+                "waiting": self._outbox.waiting_ranges(MAX_STATUS_RANGES),
+                "waiting_originals": self._outbox.waiting_ranges(MAX_STATUS_RANGES, Kind.FRAME),
+                "set_aside": at_most(self._outbox.lost_ranges(), MAX_STATUS_RANGES),
+                "problem": "; ".join(filter(None, (self._problem, self._unanswered, self._outbox.trouble)))[:2000],
             }
         )
 

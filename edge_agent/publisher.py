@@ -1,14 +1,22 @@
-"""Publish what the outbox holds, oldest first, and again whatever got no receipt in time."""
+"""Publish what the outbox holds, the most urgent first, and again whatever got no receipt in time."""
 
+import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
 
-from broker.errors import BrokerError, InvalidMessageError, OversizeError, UnsupportedByBrokerError
+from broker.errors import (
+    InvalidMessageError,
+    NotConnectedError,
+    OversizeError,
+    UnsupportedByBrokerError,
+    WindowFullError,
+)
 from broker.messages import Outbound
 from broker.session import Session
-from edge_agent.outbox import Outbox, OutboxMessage
+from edge_agent.flights import Flights
+from edge_agent.outbox import HeldBack, Outbox, OutboxMessage
 from protocol.topics import edge_topic
 
 log = structlog.get_logger()
@@ -18,67 +26,139 @@ MAX_PATIENCE = 4
 
 After that time without any receipt it is said that nobody answers.
 """
+BLOCKED_S = 0.2
+"""Wait where the session takes nothing more, so that payloads are not read from the disk in vain."""
+MAX_REFUSALS = 3
+"""A message that the broker itself refused so often is kept back until the next connection."""
 
 
 @dataclass(frozen=True)
-class Flight:
-    """A message that was published: how long its receipt may take, and when that is over."""
+class Window:
+    """How much may be without a receipt at once."""
 
-    patience_s: float
-    until_s: float
+    messages: int
+    bytes: int
 
 
 class Publisher:
     """Moves messages from the outbox to the broker; only `receipt` removes them."""
 
     def __init__(
-        self, outbox: Outbox, session: Session, *, site: str, edge: str, window: int, receipt_timeout_s: float
+        self,
+        outbox: Outbox,
+        session: Session,
+        *,
+        site: str,
+        edge: str,
+        window: int,
+        receipt_timeout_s: float,
+        max_inflight_bytes: int = 8 * 1024 * 1024,
+        rng: random.Random | None = None,
     ) -> None:
-        """Remember the queue, the way, and how many messages may be without a receipt at once."""
+        """Remember the queue, the way, and how much may be without a receipt at once. rng: jitter of resends."""
         self._outbox, self._session = outbox, session
         self._site, self._edge = site, edge
-        self._window, self._receipt_timeout_s = window, receipt_timeout_s
-        self._flights: dict[str, Flight] = {}
-        self._unsendable: set[str] = set()
+        self._window = Window(window, max_inflight_bytes)
+        self._receipt_timeout_s = receipt_timeout_s
+        self._flights = Flights(receipt_timeout_s, MAX_PATIENCE, rng or random.Random())  # noqa: S311 - jitter
+        self._receipts: dict[str, None] = {}
+        self._limits: object = None
+        self._looked_at = -1
+        self._look_again_s = 0.0
         self._unanswered_since_s: float | None = None
-        self.problem = ""
+        self._unanswered = ""
+        self._held = HeldBack(0, "")
+
+    @property
+    def problem(self) -> str:
+        """Say that nobody answers, or what this broker does not take; empty when all goes well."""
+        count, reason = self._held.count, self._held.reason
+        kept = f"{count} message{'s' * (count != 1)} cannot be sent: {reason}" if count else ""
+        return "; ".join(filter(None, (self._unanswered, kept)))
 
     def step(self, now_s: float) -> int:
-        """Publish what has room in the window; return how many messages went out."""
-        if not self._session.connected:
-            self._flights.clear()  # the next connection sends them again; the worker stores a message once
-            self._unsendable.clear()  # and may have other limits
+        """Delete what has a receipt, publish what has room in the window; return how many messages went out."""
+        self.settle()
+        connected = self._session.connected
+        self._follow(connected)
         self._judge_silence(now_s)
-        if not self._session.connected:
+        if not connected:
             return 0
-        waiting = [message_id for message_id, flight in self._flights.items() if now_s < flight.until_s]
-        room = self._window - len(waiting)
-        if room <= 0:
+        self._hear_failures(now_s)
+        room = self._room(now_s)
+        if room.messages <= 0 or room.bytes <= 0 or not self._is_anything_due(now_s):
             return 0
-        due = self._outbox.pending(room, besides=[*waiting, *self._unsendable])
-        return sum(self._publish(message, now_s) for message in due)
+        added = self._outbox.added
+        due = self._outbox.pending(
+            room.messages, besides=self._flights.open_at(now_s), max_bytes=room.bytes, whole=self._window.bytes
+        )
+        self._looked_at = added if len(due) < room.messages else -1
+        published = 0
+        try:
+            for message in due:
+                published += self._publish(message, now_s)
+            self._look_again_s = self._flights.next_due_s()
+        except (NotConnectedError, WindowFullError):
+            self._looked_at, self._look_again_s = added, now_s + BLOCKED_S
+        return published
 
-    def receipt(self, message_ids: Collection[str]) -> int:
-        """Delete what is stored for good; return how many messages that were."""
-        deleted = self._outbox.delete(message_ids)
-        for message_id in message_ids:
-            self._flights.pop(message_id, None)
-        if self.problem:
+    def receipt(self, message_ids: Collection[str]) -> None:
+        """Hear what is stored for good; it is deleted with the next step, all receipts of a step in one transaction."""
+        self._receipts.update(dict.fromkeys(message_ids))
+
+    def settle(self) -> int:
+        """Delete what receipts named; return how many messages that were."""
+        if not self._receipts:
+            return 0
+        deleted = self._outbox.delete(self._receipts)
+        for message_id in self._receipts:
+            self._flights.land(message_id)
+        self._receipts.clear()
+        self._looked_at = -1
+        if self._unanswered:
             log.info("receipts come again")
-        self._unanswered_since_s, self.problem = None, ""
+        self._unanswered_since_s, self._unanswered = None, ""
         return deleted
+
+    def _follow(self, connected: bool) -> None:
+        """Begin anew with each connection: all is sent again, and what the last broker did not take is tried again."""
+        limits = self._session.limits if connected else None
+        if limits is self._limits:
+            return
+        self._limits, self._looked_at = limits, -1
+        self._flights.clear()  # the next connection sends them again; the worker stores a message once
+        if connected:
+            self._outbox.release_held()
+            self._held = HeldBack(0, "")
+
+    def _room(self, now_s: float) -> Window:
+        """Return what the windows leave: ours, and the receive maximum that the broker stated."""
+        messages, size = self._flights.weight_at(now_s)
+        window = min(self._window.messages, self._session.limits.window)
+        return Window(window - messages, self._window.bytes - size)
+
+    def _is_anything_due(self, now_s: float) -> bool:
+        """Spare a look into the outbox where nothing was added, settled or given up since one that found too little."""
+        return self._looked_at != self._outbox.added or now_s >= self._look_again_s
+
+    def _hear_failures(self, now_s: float) -> None:
+        """Send sooner again what the broker has not taken; keep back what it refuses again and again."""
+        for message_id, reason, refusals in self._flights.fail(now_s):
+            self._looked_at = -1
+            if refusals >= MAX_REFUSALS:
+                self._keep_back(message_id, f"{reason} ({refusals} times)")
 
     def _judge_silence(self, now_s: float) -> None:
         """See how long messages were published without any receipt: the broker may be there, but nobody behind it."""
-        if not self._flights or self._unanswered_since_s is None:
+        if not self._flights.any or self._unanswered_since_s is None:
             self._unanswered_since_s = now_s
-        said, silent_s = self.problem, now_s - self._unanswered_since_s
+        said, silent_s = self._unanswered, now_s - self._unanswered_since_s
         too_long = silent_s >= MAX_PATIENCE * self._receipt_timeout_s
-        self.problem = (
+        self._unanswered = (
             f"no receipt for {silent_s:.0f} s: is a worker running, and its object store?" if too_long else ""
         )
-        if self.problem and not said:
-            log.warning("no receipts", reason=self.problem, next="messages stay here, and are published again")
+        if self._unanswered and not said:
+            log.warning("no receipts", reason=self._unanswered, next="messages stay here, and are published again")
 
     def _publish(self, message: OutboxMessage, now_s: float) -> bool:
         outbound = Outbound(
@@ -88,19 +168,15 @@ class Publisher:
             user_properties=message.user_properties,
         )
         try:
-            self._session.publish(outbound)
+            delivery = self._session.publish(outbound)
         except (OversizeError, InvalidMessageError, UnsupportedByBrokerError) as error:
-            self._unsendable.add(message.message_id)  # kept in the outbox, but those behind it go on
-            log.error("message kept back", message_id=message.message_id, kind=message.kind, reason=str(error))
+            self._keep_back(message.message_id, str(error))
             return False
-        except BrokerError:  # no connection, or the window is full: the next step tries again
-            return False
-        patience_s = self._patience_s(message.message_id)
-        self._flights[message.message_id] = Flight(patience_s, now_s + patience_s)
+        self._flights.start(message.message_id, len(message.payload), delivery, now_s)
         return True
 
-    def _patience_s(self, message_id: str) -> float:
-        before = self._flights.get(message_id)
-        if before is None:
-            return self._receipt_timeout_s
-        return min(2 * before.patience_s, MAX_PATIENCE * self._receipt_timeout_s)
+    def _keep_back(self, message_id: str, reason: str) -> None:
+        self._outbox.hold(message_id, reason)
+        self._flights.land(message_id)
+        self._held = self._outbox.held()
+        log.error("message kept back", message_id=message_id, reason=reason, next="tried again at the next connection")

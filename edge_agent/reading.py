@@ -122,18 +122,24 @@ def _diagnosis(said: SliceRead) -> Diagnosis:
 
 
 def _slice_message(said: SliceRead, identity: EdgeIdentity) -> OutboxMessage:
-    context = _context(identity, said.slice_id)
+    context = _context(identity, said)
     return _outbox_message(context, Kind.SLICE, encode(said, context))
 
 
 def _frame_message(said: SliceRead, frame: CapturedFrame, identity: EdgeIdentity) -> OutboxMessage:
-    context = _context(identity, said.slice_id)
+    context = _context(identity, said)
     original = Frame(slice_id=said.slice_id, sha256=said.frame_sha256, media_type=frame.media_type, data=frame.data)
     return _outbox_message(context, Kind.FRAME, encode_frame(original, context))
 
 
-def _context(identity: EdgeIdentity, subject: str) -> EventContext:
-    return EventContext(id=uuid.uuid4().hex, source=identity.source, time=datetime.now(UTC), subject=subject)
+def _context(identity: EdgeIdentity, said: SliceRead) -> EventContext:
+    return EventContext(
+        id=uuid.uuid4().hex,
+        source=identity.source,
+        time=datetime.now(UTC),
+        subject=said.slice_id,
+        sequence=said.sequence,
+    )
 
 
 def _outbox_message(context: EventContext, kind: Kind, encoded: Encoded) -> OutboxMessage:

@@ -7,9 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.develop import DevelopmentSettings
+from edge_agent.outbox import Outbox, WhenFull
 from protocol.topics import TopicId
 
 KIB = 1024
+OUTBOX_FILE = "outbox.sqlite"
+"""In the data folder."""
 
 
 class ReplaySettings(BaseModel):
@@ -59,10 +62,18 @@ class EdgeSettings(BaseModel):
     """Bound of the outbox; beyond it no new slice is taken until receipts come."""
     max_outbox_bytes: int = Field(default=2 * KIB * KIB * KIB, ge=1)
     """Bound of the outbox in bytes of messages."""
+    when_full: WhenFull = "refuse"
+    """`refuse`: beyond the bound no new slice is taken; `drop-frames`: waiting originals give way, never a slice."""
+    max_wait_s: float = Field(default=3600.0, gt=0)
+    """A message that waited longer goes before younger ones, however urgent these are."""
+    outbox_key_file: Path | None = None
+    """Encrypts what waits in the outbox; `sliceloop keys outbox FILE` makes one. Without it the outbox is lost."""
     max_file_bytes: int = Field(default=64 * KIB * KIB, ge=1)
     """A larger file is refused unread."""
     receipt_timeout_s: float = Field(default=15.0, gt=0)
     """Without a receipt after this time a message is published again."""
+    max_inflight_bytes: int = Field(default=8 * KIB * KIB, ge=1)
+    """Bytes of messages that may be without a receipt at once; broker.max_inflight bounds their number."""
     heartbeat_s: float = Field(default=5.0, gt=0)
     """How often the status is said when nothing changes."""
     probation_slices: int = Field(default=5, ge=1)
@@ -79,3 +90,14 @@ class EdgeSettings(BaseModel):
         if (self.replay is None) == (self.webcam is None):
             raise ValueError("needs one source of slices: set replay.folder, or webcam, and not both")
         return self
+
+    def outbox(self) -> Outbox:
+        """Return this edge's outbox, not yet opened."""
+        return Outbox(
+            self.data_dir / OUTBOX_FILE,
+            max_rows=self.max_outbox_rows,
+            max_bytes=self.max_outbox_bytes,
+            when_full=self.when_full,
+            max_wait_s=self.max_wait_s,
+            key_file=self.outbox_key_file,
+        )

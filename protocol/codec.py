@@ -23,17 +23,24 @@ SPEC_VERSION = "1.0"
 CONTENT_TYPES = {"json": "application/json", "cbor": "application/cbor"}
 SCHEMA_AUTHORITY = "tag:sliceloop,2026"
 """Begins the absolute URI of every schema, by RFC 4151: nothing is to be fetched there."""
+MAX_SEQUENCE = 2**63 - 1
+SEQUENCE_DIGITS = len(str(MAX_SEQUENCE))
 _message_id = TypeAdapter(MessageId)
 
 
 @dataclass(frozen=True)
 class EventContext:
-    """The CloudEvents attributes that the sender chooses: a unique id, who says it, when, and about what."""
+    """The CloudEvents attributes that the sender chooses: a unique id, who says it, when, and about what.
+
+    `sequence` is the edge's number of the slice that the message belongs to, 0 for none. It travels as the extension
+    attribute `sequence`, so that a message that cannot be decoded still says which number it is.
+    """
 
     id: str
     source: str
     time: datetime
     subject: str = ""
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,22 @@ def decode_frame(payload: bytes, user_properties: Sequence[tuple[str, str]]) -> 
     return FrameEvent(_checked_id(Kind.FRAME, attributes.get("id", "")), frame)
 
 
+def stated_id(user_properties: Sequence[tuple[str, str]]) -> str | None:
+    """Return the id that a message states; None where it states none that may stand in a receipt."""
+    try:
+        return _message_id.validate_python(dict(user_properties).get("id", ""))
+    except ValidationError:
+        return None
+
+
+def stated_sequence(user_properties: Sequence[tuple[str, str]]) -> int | None:
+    """Return the number that a message states beside its payload; None where it states none, or nonsense."""
+    stated = dict(user_properties).get("sequence", "")
+    if not re.fullmatch(rf"[0-9]{{1,{SEQUENCE_DIGITS}}}", stated):
+        return None
+    return int(stated) if 1 <= int(stated) <= MAX_SEQUENCE else None
+
+
 def schema_uri(kind: Kind, major: int) -> str:
     """Name the schema of a kind, as the CloudEvents attribute `dataschema` does."""
     return f"{SCHEMA_AUTHORITY}:{kind}:{major}"
@@ -135,6 +158,8 @@ def is_message_id(identity: str) -> bool:
 def _attributes(kind: Kind, major: int, context: EventContext, content_type: str) -> UserProperties:
     if not context.source or context.time.utcoffset() is None:
         raise MalformedPayloadError(kind, "not sent: the CloudEvents attributes need a source and an aware time")
+    if not 0 <= context.sequence <= MAX_SEQUENCE:
+        raise MalformedPayloadError(kind, f"not sent: {context.sequence} is no sequence number")
     attributes = {
         "specversion": SPEC_VERSION,
         "id": _checked_id(kind, context.id),
@@ -146,6 +171,9 @@ def _attributes(kind: Kind, major: int, context: EventContext, content_type: str
     }
     if context.subject:
         attributes["subject"] = context.subject
+    if context.sequence:
+        # CloudEvents wants it to sort as text
+        attributes["sequence"] = f"{context.sequence:0{SEQUENCE_DIGITS}}"
     return tuple(attributes.items())
 
 

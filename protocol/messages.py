@@ -19,9 +19,12 @@ PatientKey = Sha256
 ShortText = Annotated[str, StringConstraints(max_length=200)]
 LongText = Annotated[str, StringConstraints(max_length=2000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+"""Sequence numbers from the first to the last, both of them included."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4000)]
 
 KIB = 1024
+MAX_STATUS_RANGES = 64
 MAX_CHUNK_BYTES = 64 * KIB
 MAX_SLICE_PNG_BYTES = 96 * KIB
 """A 256x256 8-bit PNG cannot exceed 66 KB; with the envelope the message stays below AWS IoT Core's 128 KiB."""
@@ -79,12 +82,30 @@ class Status(Message):
     software: ShortText
     model: ModelRef | None = None
     outbox_depth: int = Field(default=0, ge=0)
+    outbox_bytes: int = Field(default=0, ge=0)
+    outbox_fullness: Probability = 0.0
+    """The larger share of the outbox's bounds in rows and in bytes."""
+    outbox_high_water: Probability = 0.0
+    """The highest fullness since the outbox was empty."""
     last_sequence: int = Field(default=0, ge=0)
     problem: LongText = ""
     guidance: ShortText = ""
     """What the person with the camera should do now."""
     refusals: dict[ShortText, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, max_length=100)
     """Pictures that were refused since this boot, by reason code."""
+    refused_frames: int = Field(default=0, ge=0)
+    """Captured frames that never became slices, since the outbox was made; they have no number."""
+    waiting: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] | None = None
+    """Numbers of slices that wait in the outbox; None where an edge does not tell.
+
+    With more ranges than fit, the last ones are one, gaps included: it over-states, and never leaves out what waits.
+    """
+    waiting_originals: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] | None = None
+    """Numbers of slices whose original waits, told as `waiting` is."""
+    set_aside: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] = ()
+    """Numbers that the edge knows to have lost or given up: they will not come."""
+    dropped_originals: Annotated[tuple[Range, ...], Field(max_length=MAX_STATUS_RANGES)] = ()
+    """Numbers of slices whose original the edge has given up: it will not come."""
 
 
 class Diagnosis(Message):

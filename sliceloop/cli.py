@@ -10,6 +10,7 @@ import typer
 from broker.settings import BrokerSettings
 from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
+from sliceloop.ledger_commands import audit_app, dead_app
 from sliceloop.fleet_commands import fleet_app, pipeline_bench_app
 from sliceloop.logs import configure_logs
 from sliceloop.stopping import stop_on_signals
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read chest-CT slices at the edge, learn from disagreements in the cloud. Research use only.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases, and keys of outboxes.")
 label_app = typer.Typer(no_args_is_help=True, help="The reviewer's desk: open disagreements and their labels.")
 certificates_app = typer.Typer(no_args_is_help=True, help="TLS certificates for broker and clients.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: look through one, decode it once.")
@@ -36,12 +37,15 @@ app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(camera_app)
 app.add_typer(intake_app, name="intake")
 app.add_typer(data_app, name="data")
+app.add_typer(audit_app)
+app.add_typer(dead_app, name="dead")
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
 EXTRAS = {
     "boto3": "cloud",
     "sqlalchemy": "cloud",
     "alembic": "cloud",
+    "psycopg": "postgresql",
     "torch": "training",
     "torchvision": "training",
     "safetensors": "training",
@@ -147,14 +151,13 @@ def dashboard(config: ConfigOption = None, log_level: LogLevel = "critical") -> 
 def refused(config: ConfigOption = None) -> None:
     """List the files and pictures that this edge did not read, with the reason (on the box: names may be patients')."""
     from edge_agent.inlet import REFUSED_FOLDER
-    from edge_agent.outbox import Outbox
     from edge_agent.refused_pictures import kept_pictures
-    from edge_agent.settings import EdgeSettings
+    from edge_agent.settings import OUTBOX_FILE, EdgeSettings
     from sliceloop.existing import existing
 
     settings = read_section(config, "edge", EdgeSettings)
-    path = existing(settings.data_dir / "outbox.sqlite", config)
-    with Outbox(path, max_rows=settings.max_outbox_rows, max_bytes=settings.max_outbox_bytes) as outbox:
+    existing(settings.data_dir / OUTBOX_FILE, config)
+    with settings.outbox() as outbox:
         files = list(outbox.refused())
     pictures = kept_pictures(settings.data_dir / REFUSED_FOLDER)
     typer.echo("\n".join(f"{name}: {reason}" for name, reason in (*files, *pictures)) or "none")
@@ -168,6 +171,15 @@ def keys_new(folder: Path) -> None:
     private, public = new_keys(folder)
     typer.echo(f"signing key  {private}  (keep it secret: worker.release.signing_key_file)")
     typer.echo(f"public key   {public}  (copy it to every edge: edge.trusted_keys_dir)")
+
+
+@keys_app.command("outbox")
+def keys_outbox(file: Path) -> None:
+    """Make the key that encrypts what waits in an edge's outbox; keep a copy of it off the box."""
+    from sliceloop.keys import new_outbox_key
+
+    new_outbox_key(file)
+    typer.echo(f"outbox key  {file}  (keep a copy off the box: edge.outbox_key_file)")
 
 
 @certificates_app.command("authority")

@@ -26,6 +26,8 @@ from cloud_worker.dashboard.state import DashboardState
 from protocol.messages import ModelPhase
 
 WIDE = 54
+HIGH_WATER_MARK = 0.8
+"""An outbox that is fuller is told in words, and one that takes no more in the colour of what is bad."""
 SILENT_AFTER_S = 90
 """An edge repeats its status more often than this."""
 
@@ -64,10 +66,23 @@ def _problem_lines(edge: EdgeRow, now: datetime, width: int, room: int) -> list[
     """Return an online edge's problem, or its camera's guidance and refusals, in as many lines as there is room for."""
     if not room or _look(edge, now) is not EDGE_LOOKS["online"]:
         return []
-    told = edge.problem or " · ".join(filter(None, (edge.guidance, _refused(edge))))
-    sign, colour = ("!", WARN) if edge.problem else ("›", QUIET)
+    filling = _filling(edge)
+    trouble = "; ".join(filter(None, (filling, edge.problem)))
+    told = trouble or " · ".join(filter(None, (edge.guidance, _refused(edge))))
+    sign, colour = ("!", _outbox_colour(edge) if filling else WARN) if trouble else ("›", QUIET)
     wrapped = textwrap.wrap(told, max(8, width - 4), max_lines=room, placeholder="…")
     return [line((f"  {sign} {part}" if number == 0 else f"    {part}", colour)) for number, part in enumerate(wrapped)]
+
+
+def _filling(edge: EdgeRow) -> str:
+    full = edge.outbox_fullness
+    return f"outbox {percent(full)} full" if full >= HIGH_WATER_MARK else ""
+
+
+def _outbox_colour(edge: EdgeRow) -> str:
+    if edge.outbox_fullness >= 1:
+        return BAD
+    return WARN if edge.outbox_depth or edge.outbox_fullness >= HIGH_WATER_MARK else QUIET
 
 
 def _refused(edge: EdgeRow) -> str:
@@ -83,7 +98,7 @@ def _cells(edge: EdgeRow, now: datetime, name: str, *, wide: bool, told_below: b
         named(look, "bold"),
         Text(name, INK),
         Text(version(edge.running_version), INK),
-        Text(f"{edge.outbox_depth:,}", WARN if edge.outbox_depth else QUIET),
+        Text(f"{edge.outbox_depth:,}", _outbox_colour(edge)),
         *heard,
         _trouble(edge, look, now, told_below) or _update(edge, bar_width=8 if wide else 0),
     ]
@@ -94,7 +109,11 @@ def _trouble(edge: EdgeRow, look: Look, now: datetime, told_below: bool) -> Text
         return Text(f"for {ago(edge.last_seen, now)}", WARN)
     if edge.state in ("lost", "stopped"):
         return Text(f"{ago(edge.since, now)} ago", look.colour)
-    return Text(edge.problem, WARN) if edge.problem and not told_below else None
+    if told_below:
+        return None
+    if filling := _filling(edge):
+        return Text(filling, _outbox_colour(edge))
+    return Text(edge.problem, WARN) if edge.problem else None
 
 
 def _update(edge: EdgeRow, bar_width: int) -> Text:

@@ -111,6 +111,7 @@ class EdgeRow:
     status_at: datetime | None = None
     last_seen: datetime | None = None
     outbox_depth: int = 0
+    outbox_fullness: float = 0.0
     last_sequence: int = 0
     problem: str = ""
     guidance: str = ""

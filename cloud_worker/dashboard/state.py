@@ -188,6 +188,7 @@ class DashboardState:
             boot_id=status.boot_id,
             status_at=status.at,
             outbox_depth=bounded(status.outbox_depth),
+            outbox_fullness=status.outbox_fullness,
             last_sequence=max(edge.last_sequence if same_boot else 0, bounded(status.last_sequence)),
             problem=plain(status.problem, MAX_REASON),
             guidance=plain(status.guidance, MAX_REASON),

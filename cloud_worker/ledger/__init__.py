@@ -1,15 +1,19 @@
 """What the cloud remembers of every slice, reading, disagreement, label, retraining, release and edge."""
 
+from cloud_worker.ledger.audit import AuditRows
 from cloud_worker.ledger.batches import BatchRows, Entry, FrameEntry, ReportEntry, SliceEntry
 from cloud_worker.ledger.database import Database
+from cloud_worker.ledger.dead_letters import DeadLetterRows
 from cloud_worker.ledger.edges import EdgeRows
 from cloud_worker.ledger.errors import (
     AmbiguousSliceError,
+    DeadLetterClosedError,
     LedgerError,
     LedgerTooNewError,
     LedgerUnavailableError,
     NaiveTimeError,
     RefusedByLedgerError,
+    UnknownDeadLetterError,
     UnknownRequestError,
     UnknownSliceError,
     VersionTakenError,
@@ -17,14 +21,19 @@ from cloud_worker.ledger.errors import (
 from cloud_worker.ledger.records import (
     Candidate,
     DeadLetter,
+    DeadLetterState,
+    Doubled,
     EdgeRecord,
     Gap,
     LabelledSlice,
+    Missing,
     OpenDisagreement,
+    Period,
     Release,
     RetrainDecision,
     StoredFrame,
     StoredLabel,
+    StoredObject,
     StoredRequest,
     StoredSlice,
     VerdictParts,
@@ -37,6 +46,9 @@ __all__ = [
     "AmbiguousSliceError",
     "Candidate",
     "DeadLetter",
+    "DeadLetterClosedError",
+    "DeadLetterState",
+    "Doubled",
     "EdgeRecord",
     "Entry",
     "FrameEntry",
@@ -46,8 +58,10 @@ __all__ = [
     "LedgerError",
     "LedgerTooNewError",
     "LedgerUnavailableError",
+    "Missing",
     "NaiveTimeError",
     "OpenDisagreement",
+    "Period",
     "RefusedByLedgerError",
     "Release",
     "ReportEntry",
@@ -55,8 +69,10 @@ __all__ = [
     "SliceEntry",
     "StoredFrame",
     "StoredLabel",
+    "StoredObject",
     "StoredRequest",
     "StoredSlice",
+    "UnknownDeadLetterError",
     "UnknownRequestError",
     "UnknownSliceError",
     "VerdictParts",
@@ -64,7 +80,7 @@ __all__ = [
 ]
 
 
-class Ledger(BatchRows, SliceRows, ReviewRows, RetrainingRows, EdgeRows, Database):
+class Ledger(BatchRows, SliceRows, DeadLetterRows, ReviewRows, RetrainingRows, EdgeRows, AuditRows, Database):
     """The ledger: `with Ledger(url) as ledger` opens it and migrates it to the newest revision.
 
     Each method is one short transaction; when a write returns, it is on the disk. Times come in as arguments, aware.

@@ -11,6 +11,17 @@ from cloud_worker.ledger.database import Database, insert_once
 from cloud_worker.ledger.records import EdgeRecord
 from cloud_worker.ledger.tables import edges
 
+NUMBERS = (
+    "last_sequence",
+    "outbox_depth",
+    "waiting",
+    "waiting_originals",
+    "set_aside",
+    "dropped_originals",
+    "refused_frames",
+)
+"""What a status says of the numbers that its edge has given."""
+
 
 class EdgeRows(Database):
     """The part of the ledger that remembers the fleet."""
@@ -44,7 +55,17 @@ def insert_report(
 ) -> bool:
     """Remember what an edge says; return False when something newer is known."""
     known_at = edges.c[f"{what}_at"]
-    older = (edges.c.site == site) & (edges.c.edge == edge) & or_(known_at.is_(None), known_at <= at)
+    of_edge = (edges.c.site == site) & (edges.c.edge == edge)
     insert_once(connection, edges, {"site": site, "edge": edge})
-    change = update(edges).where(older).values({what: dict(value), f"{what}_at": at})
-    return connection.execute(change).rowcount == 1
+    if what == "status":
+        known = connection.execute(select(edges.c.status).where(of_edge)).scalar_one()
+        value = with_newest_numbers(known or {}, value)
+    change = update(edges).where(of_edge, or_(known_at.is_(None), known_at <= at))
+    return connection.execute(change.values({what: dict(value), f"{what}_at": at})).rowcount == 1
+
+
+def with_newest_numbers(known: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a status, of a will with the numbers of the last heartbeat: a will is written when the edge connects."""
+    if said.get("state") != "lost" or said.get("boot_id") != known.get("boot_id"):
+        return said
+    return {**said, **{name: known[name] for name in NUMBERS if name in known}}

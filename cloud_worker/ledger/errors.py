@@ -61,6 +61,26 @@ class AmbiguousSliceError(LedgerError):
         self.prefix = prefix
 
 
+class UnknownDeadLetterError(LedgerError):
+    """No dead letter has this number."""
+
+    def __init__(self, letter_id: int) -> None:
+        """Remember what was asked for."""
+        super().__init__(
+            f"no dead letter {letter_id} in the ledger: `sliceloop dead list` shows those that are kept (the newest)"
+        )
+        self.letter_id = letter_id
+
+
+class DeadLetterClosedError(LedgerError):
+    """The dead letter was replayed or discarded already."""
+
+    def __init__(self, letter_id: int, state: str) -> None:
+        """Remember the letter and what became of it."""
+        super().__init__(f"dead letter {letter_id} is {state} already: nothing is left to do")
+        self.letter_id, self.state = letter_id, state
+
+
 class UnknownRequestError(LedgerError):
     """No retrain request has this id."""
 

@@ -10,6 +10,7 @@ from protocol.messages import Disagreement, NetworkReading, RetrainRequest, Revi
 
 Reader = Literal["edge", "second"]
 RequestState = Literal["open", "candidate", "failed"]
+DeadLetterState = Literal["open", "replayed", "discarded"]
 CandidateVerdict = Literal["pending", "accepted", "refused"]
 
 
@@ -203,3 +204,62 @@ class DeadLetter:
     sha256: str
     size: int
     payload: bytes
+    site: str | None
+    edge: str | None
+    kind: str | None
+    message_id: str | None
+    sequence: int | None
+    user_properties: tuple[tuple[str, str], ...]
+    state: DeadLetterState
+    tries: int
+    why: str
+    closed_at: datetime | None
+
+    @property
+    def whole(self) -> bool:
+        """Say whether the payload is not cut."""
+        return len(self.payload) == self.size
+
+
+@dataclass(frozen=True)
+class Period:
+    """From `since` on, to before `until`; None is without bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def meets(self, begin: datetime | None, end: datetime | None) -> bool:
+        """Say whether a window has a part in the period; a bound of None is open."""
+        ends_before = end is not None and self.since is not None and end < self.since
+        begins_after = begin is not None and self.until is not None and begin >= self.until
+        return not ends_before and not begins_after
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Numbers `first` to `last` of which there is no slice, and when the slices before and after were captured."""
+
+    first: int
+    last: int
+    before: datetime | None
+    after: datetime | None
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Slices that are there more than once: `slice_ids` of one number, or of one capture under several numbers."""
+
+    what: Literal["number", "capture"]
+    sequence: int
+    rows: int
+    slice_ids: tuple[str, ...]
+    captured_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object that the ledger says is there, with the hash of its bytes."""
+
+    key: str
+    sha256: str
+    slice_id: str

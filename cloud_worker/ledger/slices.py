@@ -1,21 +1,16 @@
-"""Slices, frames, readings and dead letters: what comes in."""
+"""Slices, frames and readings: what comes in."""
 
-import hashlib
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.engine import Connection
 
 from cloud_worker.ledger.database import Database, insert_once
 from cloud_worker.ledger.errors import AmbiguousSliceError, UnknownSliceError
-from cloud_worker.ledger.records import DeadLetter, Gap, Reader, StoredFrame, StoredSlice, VerdictParts
-from cloud_worker.ledger.tables import dead_letters, disagreements, frames, labels, metadata, readings, slices
+from cloud_worker.ledger.records import Gap, Reader, StoredFrame, StoredSlice, VerdictParts
+from cloud_worker.ledger.tables import disagreements, frames, labels, metadata, readings, slices
 from protocol.messages import Disagreement, ModelRef, NetworkReading, Review, SliceRead
-
-MAX_DEAD_LETTERS = 1_000
-MAX_DEAD_LETTER_BYTES = 1024 * 1024
-MAX_DEAD_LETTER_TEXT = 2_000
 
 
 class SliceRows(Database):
@@ -46,25 +41,6 @@ class SliceRows(Database):
         }
         with self.write() as connection:
             return insert_once(connection, frames, row)
-
-    def dead_letter(self, topic: str, payload: bytes, reason: str, at: datetime) -> None:
-        """Keep what could not be taken in: the newest `MAX_DEAD_LETTERS`, each cut to `MAX_DEAD_LETTER_BYTES`."""
-        row = {
-            "at": at,
-            "topic": _text(topic),
-            "reason": _text(reason),
-            "sha256": hashlib.sha256(payload).hexdigest(),
-            "size": len(payload),
-            "payload": payload[:MAX_DEAD_LETTER_BYTES],
-        }
-        with self.write() as connection:
-            letter_id = connection.execute(insert(dead_letters).values(row).returning(dead_letters.c.id)).scalar_one()
-            connection.execute(delete(dead_letters).where(dead_letters.c.id <= letter_id - MAX_DEAD_LETTERS))
-
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Return the newest dead letters, newest first."""
-        query = select(dead_letters).order_by(dead_letters.c.id.desc()).limit(limit)
-        return [DeadLetter(**row) for row in self.rows(query)]
 
     def slice(self, slice_id: str) -> StoredSlice:
         """Return the slice of this id; raises `UnknownSliceError`."""
@@ -228,8 +204,3 @@ def reading_row(slice_id: str, reader: Reader, reading: NetworkReading, at: date
         "latency_ms": reading.latency_ms,
         "at": at,
     }
-
-
-def _text(value: str) -> str:
-    """Return text that every database takes: a dead letter must not die of its own topic."""
-    return value[:MAX_DEAD_LETTER_TEXT].replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -76,6 +76,7 @@ slices = Table(
     Column("image_sha256", String(64), nullable=False),
     Column("frame_sha256", String(64), nullable=False),
     Column("frame_omitted", Text, nullable=False),
+    # not unique: an edge whose data folder was lost begins anew, and refusing its slices would lose them; audits tell
     Index(None, "site", "edge", "sequence"),
 )
 
@@ -222,5 +223,31 @@ dead_letters = Table(
     Column("sha256", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    # what topic and user properties say, where they say it
+    Column("site", String(64)),
+    Column("edge", String(64)),
+    Column("kind", String(32)),
+    Column("message_id", String(64)),
+    Column("sequence", BigInteger),
+    Column("user_properties", JSON, nullable=False, server_default="[]"),
+    Column("state", String(16), nullable=False, server_default="open"),
+    Column("tries", Integer, nullable=False, server_default="1"),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("closed_at", UtcDateTime),
     sqlite_autoincrement=True,
+)
+
+# Which numbers were quarantined, for good: the dead letters themselves are bounded, and an audit must not call lost
+# what lies in the object store. Unlike those of slices, its numbers are few.
+quarantined = Table(
+    "quarantined",
+    metadata,
+    Column("site", String(64), nullable=False),
+    Column("edge", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("message_id", String(64)),
+    Column("sha256", String(64), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("site", "edge", "kind", "sequence"),
 )

@@ -117,6 +117,7 @@ def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certifica
         "hospital-a/ct-1": [f"{OURS}/receipt", f"{OURS}/model/desired", "sliceloop/v1/fleet/model/desired", "other"],
         "dashboard": [f"{OURS}/verdict", "sliceloop/v1/cloud/retrain/request"],
         "trainer": ["sliceloop/v1/fleet/model/desired", "sliceloop/v1/cloud/retrain/request"],
+        "engineer": [f"{OURS}/status", f"{OURS}/receipt", "sliceloop/v1/fleet/model/desired"],
         "worker": [f"{OURS}/slice", "sliceloop/v1/cloud/retrain/status"],
     }
     for common_name, topics in forbidden.items():

@@ -24,7 +24,7 @@ from cloud_worker.ledger import (
     UnknownSliceError,
     VersionTakenError,
 )
-from cloud_worker.ledger.slices import MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
+from cloud_worker.ledger.dead_letters import MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
 from cloud_worker.ledger.tables import metadata
 from protocol.labels import Label
 from protocol.messages import (

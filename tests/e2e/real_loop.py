@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -209,6 +211,11 @@ class Loop:
         assert process is not None
         process.send_signal(number)
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the engineer's, on the worker's configuration, to its end."""
+        command = [sys.executable, "-m", "sliceloop", *arguments, "--config", str(self._configs["worker"])]
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
     def log(self, name: str) -> str:
         """Return what a process has said so far."""
         path = self.folder / "logs" / f"{name}.log"
@@ -270,14 +277,22 @@ class Loop:
         done = {edge: (self.given(edge), 0, "") for edge in EDGES}
         self.wait("the edges have said all", lambda: self._last_status() == done)
 
+    def data_dir(self, edge: str) -> Path:
+        """Return an edge's data folder."""
+        return self.folder / edge / "data"
+
+    def outbox(self, edge: str) -> Outbox:
+        """Return an edge's outbox, to be opened."""
+        return Outbox(self.data_dir(edge) / "outbox.sqlite", max_rows=1, max_bytes=1)
+
     def outbox_depth(self, edge: str) -> int:
         """Count the messages of an edge without a receipt."""
-        with self._outbox(edge) as outbox:
+        with self.outbox(edge) as outbox:
             return outbox.depth()
 
     def slices_read(self, edge: str) -> int:
         """Count the slices that an edge has read and kept."""
-        with self._outbox(edge) as outbox:
+        with self.outbox(edge) as outbox:
             return outbox.last_sequence()
 
     def chunks_kept(self, edge: str) -> int:
@@ -343,9 +358,6 @@ class Loop:
 
     def _start(self, name: str, *arguments: str) -> None:
         self._started[name] = self.processes.start(name, arguments)
-
-    def _outbox(self, edge: str) -> Outbox:
-        return Outbox(self.folder / edge / "data" / "outbox.sqlite", max_rows=1, max_bytes=1)
 
     def _configure(self) -> None:
         stage = Stage(self.folder, "phantoms", Roles((), (), (), ()), (), "", labelled=True)

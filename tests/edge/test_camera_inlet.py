@@ -77,14 +77,15 @@ class Camera:
     now_s: float = 0.0
 
     def play(self) -> list[SliceRead]:
-        """Take the recording to its end; return the slices in the outbox."""
+        """Take the recording to its end; return the slices in the outbox, in the order in which they were read."""
         while not self.source.finished:
             assert self.loop.step(self.now_s) == ""
             self.now_s += 0.02
         pending = self.outbox.pending(100)
-        return [
+        slices = [
             decode(each.kind, each.payload, each.user_properties).message for each in pending if each.kind is Kind.SLICE
         ]
+        return sorted(slices, key=lambda each: each.sequence)
 
 
 @pytest.fixture

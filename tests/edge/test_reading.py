@@ -18,7 +18,7 @@ from edge_agent.capture.frame import CapturedFrame
 from edge_agent.crop import crop, encode_png
 from edge_agent.model_slot import ServedModel
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, patient_key, read_slice
-from protocol.codec import decode, decode_frame
+from protocol.codec import decode, decode_frame, stated_sequence
 from protocol.labels import LABELS
 from protocol.manifest import sha256_of
 from protocol.messages import Frame, SliceRead
@@ -82,6 +82,12 @@ def test_the_original_travels_with_its_slice(model: ServedModel) -> None:
     original = decode_frame(read.messages[1].payload, read.messages[1].user_properties).frame
     assert (original.data, original.slice_id, original.media_type) == (data, read.slice_id, "image/png")
     assert said(read).frame_omitted == ""
+
+
+def test_a_slice_and_its_original_state_their_number_beside_the_payload(model: ServedModel) -> None:
+    """Who cannot decode one of them still learns which number it is."""
+    read = read_file(frame(slice_file()), model, IDENTITY, 7, ALL)
+    assert [stated_sequence(message.user_properties) for message in read.messages] == [7, 7]
 
 
 @pytest.mark.parametrize("suffix", ["application/dicom", "image/png"])

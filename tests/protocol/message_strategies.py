@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from protocol.codec import EventContext
+from protocol.codec import MAX_SEQUENCE, EventContext
 from protocol.labels import LABELS, Label
 from protocol.messages import (
     ChunkRequest,
@@ -90,10 +90,18 @@ MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
         software=texts,
         model=maybe(model_refs),
         outbox_depth=counts,
+        outbox_bytes=counts,
+        outbox_fullness=probabilities,
+        outbox_high_water=probabilities,
         last_sequence=counts,
         problem=texts,
         guidance=texts,
         refusals=st.dictionaries(texts, counts, max_size=5),
+        refused_frames=counts,
+        waiting=maybe(st.lists(st.tuples(versions, versions), max_size=64).map(tuple)),
+        waiting_originals=maybe(st.lists(st.tuples(versions, versions), max_size=64).map(tuple)),
+        set_aside=st.lists(st.tuples(versions, versions), max_size=64).map(tuple),
+        dropped_originals=st.lists(st.tuples(versions, versions), max_size=64).map(tuple),
     ),
     SliceRead: parts(
         SliceRead,
@@ -189,6 +197,7 @@ contexts = st.builds(
     source=st.tuples(topic_ids, topic_ids).map(lambda ids: "sliceloop/v1/" + "/".join(ids)),
     time=times,
     subject=st.just("") | topic_ids,
+    sequence=st.integers(0, MAX_SEQUENCE),
 )
 
 

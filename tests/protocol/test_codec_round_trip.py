@@ -9,14 +9,25 @@ import cbor2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from message_strategies import MESSAGES, contexts, frames, messages, named_values
+from message_strategies import MESSAGES, contexts, frame_of, frames, messages, named_values
 
-from protocol.codec import Encoded, EventContext, decode, decode_frame, encode, encode_frame, schema_uri
+from protocol.codec import (
+    MAX_SEQUENCE,
+    Encoded,
+    EventContext,
+    decode,
+    decode_frame,
+    encode,
+    encode_frame,
+    schema_uri,
+    stated_sequence,
+)
 from protocol.errors import MalformedPayloadError, ProtocolError, UnknownSchemaMajorError
-from protocol.messages import KIND_OF, MESSAGE_TYPES, Frame, Message
+from protocol.messages import KIND_OF, MESSAGE_TYPES, Frame, Message, Status
 from protocol.topics import Kind
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ANY_FRAME = frame_of(b"bytes", "slice-1", "image/png")
 CONTEXT = EventContext(id="m-1", source="sliceloop/v1/ward/edge-1", time=NOON, subject="slice-1")
 STATUS = {"state": "online", "boot_id": "boot", "at": "2026-03-01T12:00:00Z", "software": "sliceloop 0.1"}
 KINDS = sorted(MESSAGE_TYPES)
@@ -86,6 +97,7 @@ def check_cloudevents(encoded: Encoded, kind: Kind, context: EventContext) -> No
     assert re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]+", attributes["dataschema"]), "dataschema is an absolute URI"
     assert attributes.get("subject", "") == context.subject
     assert attributes.get("subject") != "", "subject is left out where there is none"
+    assert stated_sequence(encoded.user_properties) == (context.sequence or None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", attributes["time"]), "RFC 3339"
     assert datetime.fromisoformat(attributes["time"]) == context.time
 
@@ -97,6 +109,8 @@ def check_cloudevents(encoded: Encoded, kind: Kind, context: EventContext) -> No
         pytest.param(lambda: EventContext("no spaces please", CONTEXT.source, NOON), id="malformed-id"),
         pytest.param(lambda: EventContext("m-1", "", NOON), id="empty-source"),
         pytest.param(lambda: EventContext("m-1", CONTEXT.source, NOON.replace(tzinfo=None)), id="naive-time"),
+        pytest.param(lambda: EventContext("m-1", CONTEXT.source, NOON, sequence=-1), id="negative-number"),
+        pytest.param(lambda: EventContext("m-1", CONTEXT.source, NOON, sequence=2**63), id="number-beyond-64-bits"),
     ],
 )
 def test_attributes_that_break_cloudevents_are_refused_before_publishing(context: Any) -> None:
@@ -104,6 +118,28 @@ def test_attributes_that_break_cloudevents_are_refused_before_publishing(context
     message = decode(Kind.STATUS, json_status(), properties(Kind.STATUS)).message
     with pytest.raises(ProtocolError):
         encode(message, context())
+
+
+@given(st.integers(1, MAX_SEQUENCE), st.integers(1, MAX_SEQUENCE))
+def test_numbers_sort_as_text(one: int, other: int) -> None:
+    """The attribute `sequence` sorts as text as its numbers do, which CloudEvents asks of it."""
+    stated = [
+        dict(encode_frame(ANY_FRAME, EventContext("m-1", CONTEXT.source, NOON, sequence=n)).user_properties)["sequence"]
+        for n in (one, other)
+    ]
+    assert (stated[0] < stated[1]) == (one < other)
+
+
+@pytest.mark.parametrize("stated", ["", "0", "-1", "+1", "1.0", "1e3", "\u0663", " 1", "9" * 19, "1" * 30, "one"])
+def test_a_number_that_is_none_is_none(stated: str) -> None:
+    """What is no positive number of 64 bits in plain digits is no sequence number, and no fault of the message."""
+    assert stated_sequence((("sequence", stated),)) is None
+
+
+def test_a_message_without_a_number_stays_valid() -> None:
+    """A message of an edge that states no number beside the payload is decoded as before."""
+    assert stated_sequence(properties(Kind.STATUS)) is None
+    assert isinstance(decode(Kind.STATUS, json_status(), properties(Kind.STATUS)).message, Status)
 
 
 @given(messages, named_values)

@@ -1,0 +1,208 @@
+"""Save from a damaged database what can be read, row by row, into a new one, and name what cannot."""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.outbox import queue
+from edge_agent.outbox.cipher import CHECKED, Cipher, Plain, TamperedError, frame_digest
+from edge_agent.outbox.database import open_database, remove, transaction
+from edge_agent.outbox.numbers import NOBODY, Known
+from edge_agent.outbox.ranges import Range, common, outside, ranges_of
+from edge_agent.outbox.schema import rank, sequence_of
+
+MAX_FAULTS = 20_000
+"""So many failed reads of one table are enough: nothing more of it will come."""
+MOST_POSITIONS = 1 << 32
+_QUEUE = "position, message_id, kind, sequence, priority, rank, size, added_at, checksum, sealed, held"
+_MESSAGES = "position, message_id, kind, payload, content_type, user_properties"
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """What became of the outbox: how many messages were saved, and which numbers are gone."""
+
+    saved: int
+    lost: tuple[Range, ...]
+
+    @property
+    def lost_count(self) -> int:
+        """Count the numbers that are gone."""
+        return sum(last - first + 1 for first, last in self.lost)
+
+
+@dataclass(frozen=True)
+class _Remains:
+    """What could be read of each table."""
+
+    queue: dict[int, Row]
+    messages: Sequence[Row]
+    captured: Sequence[Row]
+    gaps: Sequence[tuple[str, int, int]]
+    facts: Sequence[Row]
+    sequence: int | None
+
+
+def rescue(damaged: Path, new: Path, known: Known | None, cipher: Cipher, now: float) -> Rescue:
+    """Build a new database from what the damaged one and the file of numbers tell.
+
+    now: Unix time; where neither tells the last number, numbers go on from it: no edge reads a slice a second for so
+    long, so none is given twice.
+    """
+    remove(new)
+    with closing(open_database(new, check=False)) as connection:
+        saved, seen = _copy(damaged, connection, cipher, now)
+        with transaction(connection):
+            _restore_check(connection, known, cipher)
+            last = _restore_numbers(connection, known, seen, now)
+            lost = _lost(connection, known, last)
+            for each in lost:
+                queue.add_gap(connection, "lost", each)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Rescue(saved, tuple(lost))
+
+
+def _copy(damaged: Path, connection: sqlite3.Connection, cipher: Cipher, now: float) -> tuple[int, int | None]:
+    """Copy what can be read; return how many messages that were, and the last number if the damaged file tells it."""
+    if not damaged.exists():
+        return 0, None
+    numbers: dict[str, int] = {}
+    saved = 0
+    with closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+        places = {row[0]: row for row in _by_position(old, "queue", _QUEUE)}
+        with transaction(connection):
+            for row in _by_position(old, "messages", _MESSAGES):
+                place = places.get(row[0]) or _placed(row, cipher, numbers, now)
+                saved += place is not None and _save(connection, cipher, row, place)
+            _copy_captured(old, connection, now)
+            for table, marks in (("gaps", "?, ?, ?"), ("facts", "?, ?")):
+                for row in _from_both_ends(old, table, "*", "1"):
+                    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608
+            for name, value in _from_both_ends(old, "counters", "name, value", "name"):
+                if name == "sequence":
+                    return saved, int(value)
+    return saved, None
+
+
+def _by_position(old: sqlite3.Connection, table: str, columns: str) -> Iterator[Row]:
+    """Yield the rows that can be read, in order: what fails is halved until the row that fails is alone."""
+    faults, spans = 0, [(0, MOST_POSITIONS)]
+    while spans and faults < MAX_FAULTS:
+        first, last = spans.pop()
+        try:
+            for row in old.execute(
+                f"SELECT {columns} FROM {table} WHERE position BETWEEN ? AND ? ORDER BY position",  # noqa: S608
+                (first, last),
+            ):
+                yield row
+                first = row[0] + 1
+        except sqlite3.DatabaseError:
+            faults += 1
+            if first < last:
+                middle = (first + last) // 2
+                spans += [(middle + 1, last), (first, middle)]
+
+
+def _from_both_ends(old: sqlite3.Connection, table: str, columns: str, order: str) -> Iterator[Row]:
+    """Yield the rows before the first fault, and those behind the last one."""
+    seen: set[Row] = set()
+    for direction in ("ASC", "DESC"):
+        try:
+            for row in old.execute(f"SELECT {columns} FROM {table} ORDER BY {order} {direction}"):  # noqa: S608
+                if row not in seen:
+                    seen.add(row)
+                    yield row
+            return
+        except sqlite3.DatabaseError:
+            continue
+
+
+def _placed(row: Row, cipher: Cipher, numbers: dict[str, int], now: float) -> Row | None:
+    """Find a message's place anew from what it says itself, where the queue has lost it."""
+    position, message_id, kind, payload, _, properties = row
+    for opener in (cipher, Plain()):
+        with suppress(TamperedError, ValueError, TypeError, AttributeError):
+            plain = opener.open(payload, message_id)
+            pairs = opener.open(queue.as_bytes(properties), message_id + queue.PROPERTIES)
+            sequence = sequence_of(kind, plain, pairs.decode(), numbers)
+            sealed = not isinstance(opener, Plain)
+            size, check = len(plain), zlib.crc32(plain)
+            if sequence:
+                return (position, message_id, kind, sequence, 0, rank(kind, 0), size, now, check, sealed, "")
+    return None
+
+
+def _save(connection: sqlite3.Connection, cipher: Cipher, row: Row, place: Row) -> bool:
+    """Copy a message and its place, unless it is not what was added."""
+    connection.execute("SAVEPOINT message")
+    try:
+        connection.execute(f"INSERT INTO messages ({_MESSAGES}) VALUES (?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+        marks = ", ".join("?" * len(place))
+        connection.execute(f"INSERT INTO queue ({_QUEUE}) VALUES ({marks})", place)  # noqa: S608
+        message = queue.load(connection, cipher, row[0])
+        sound = bool(message.kind == place[2] and message.message_id == place[1])
+    except (sqlite3.Error, queue.DamagedMessageError, TypeError, ValueError):
+        sound = False
+    if sound:
+        queue.count(connection, 1, place[6])
+    else:
+        connection.execute("ROLLBACK TO message")
+    connection.execute("RELEASE message")
+    return sound
+
+
+def _copy_captured(old: sqlite3.Connection, connection: sqlite3.Connection, now: float) -> None:
+    insert = "INSERT OR IGNORE INTO captured VALUES (?, ?, ?, ?, ?)"
+    for row in _from_both_ends(old, "captured", "digest, sequence, slice_id, refused, added_at", "digest"):
+        with suppress(sqlite3.Error):
+            connection.execute(insert, row)
+    for (key,) in _from_both_ends(old, "captured", "key", "key"):  # of schema 1
+        connection.execute(insert, (frame_digest(str(key)), 0, None, None, now))
+    refused = connection.execute("SELECT count(*) FROM captured WHERE refused IS NOT NULL").fetchone()[0]
+    queue.set_counter(connection, "refused", refused)
+
+
+def _restore_check(connection: sqlite3.Connection, known: Known | None, cipher: Cipher) -> None:
+    """Remember that all is sealed, where the damaged file does not tell it any more."""
+    (sealed,) = connection.execute("SELECT EXISTS (SELECT 1 FROM queue WHERE sealed)").fetchone()
+    if not isinstance(cipher, Plain) and (sealed or (known is not None and known.seal)):
+        connection.execute("INSERT OR IGNORE INTO facts VALUES ('check', ?)", (cipher.seal(CHECKED, "check"),))
+
+
+def _restore_numbers(connection: sqlite3.Connection, known: Known | None, seen: int | None, now: float) -> int:
+    """Remember the frames that the file of numbers knows, and set the last number; return it."""
+    for digest, sequence in _frames(known):
+        connection.execute(
+            "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
+            (digest, sequence, now),
+        )
+    (highest,) = connection.execute("SELECT max(sequence) FROM captured").fetchone()
+    (waiting,) = connection.execute("SELECT max(sequence) FROM queue").fetchone()
+    last = max(known.last if known else 0, seen or 0, highest or 0, waiting or 0)
+    if seen is None and (known is None or not known.whole):
+        last = max(last, int(now))
+    queue.set_counter(connection, "sequence", last)
+    return last
+
+
+def _frames(known: Known | None) -> Iterator[tuple[bytes, int]]:
+    if known is not None:
+        yield from known.past.items()
+        yield from ((digest, sequence) for sequence, digest in known.waiting.items() if digest != NOBODY)
+
+
+def _lost(connection: sqlite3.Connection, known: Known | None, last: int) -> list[Range]:
+    """Name the numbers that had no receipt, or may have had none, and are not waiting any more."""
+    here = [*queue.waiting_ranges(connection), *queue.gaps(connection, "lost")]
+    left = outside(here, (1, last))
+    if known is None:
+        return left
+    if not known.whole:
+        return outside([*ranges_of(known.past.values()), *outside(left, (1, last))], (1, last))
+    return common([*ranges_of(known.waiting), (known.last + 1, last)], left)

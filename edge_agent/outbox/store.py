@@ -1,0 +1,235 @@
+"""The outbox's files as one: opened, agreed with each other, locked, and renewed when they are damaged."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from edge_agent.outbox import queue
+from edge_agent.outbox.cipher import Cipher, Plain, Sealed, frame_digest, read_key
+from edge_agent.outbox.database import (
+    BUSY_TIMEOUT_S,
+    files_of,
+    is_damage,
+    open_database,
+    remove,
+    sync_folder,
+    transaction,
+)
+from edge_agent.outbox.errors import OutboxDamagedError, OutboxError
+from edge_agent.outbox.numbers import KEPT, PAST, SEALED, Known, Numbers, Record, read_numbers
+from edge_agent.outbox.salvage import rescue
+from edge_agent.outbox.schema import SCHEMA_VERSION
+from edge_agent.outbox.sealing import SEAL, check_key, check_seal, is_sealed, is_to_be_sealed, seal, seal_is_done
+from edge_agent.outbox.sole_writer import locked
+
+log = structlog.get_logger()
+
+TROUBLE_SAID_S = 3600.0
+"""So long after a damage the status tells of it."""
+
+
+class Store:
+    """The database, the file of numbers beside it, and the key; threads share it, and take turns."""
+
+    def __init__(self, path: Path, key_file: Path | None, clock: Callable[[], float]) -> None:
+        """Remember where; `open` opens."""
+        self._path, self._key_file, self._clock = path, key_file, clock
+        self._lock = threading.RLock()
+        self._owned: BinaryIO | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._trouble, self._trouble_since = "", 0.0
+        self.cipher: Cipher = Plain()
+        self.numbers = Numbers(self._beside(".numbers"))
+        self.renewed = 0
+        """Counts how often a damaged database was set aside while it was in use."""
+
+    def open(self) -> None:
+        """Open or create the files; while another process writes them, to look at them alone.
+
+        Raises `OutboxError` when they cannot be written.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.cipher = Sealed(read_key(self._key_file)) if self._key_file else Plain()
+            if self._own(0.0) or (not self._look_beside() and self._own(BUSY_TIMEOUT_S)):
+                self._open()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise OutboxError(
+                f"outbox {self._path} cannot be opened ({error}); check the folder's rights and space"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        if self._connection is None:
+            raise OutboxError(f"outbox {self._path} is used by another process; stop it first")
+
+    def close(self) -> None:
+        """Close all; everything stays."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self.numbers.close()
+            if self._owned is not None:
+                self._owned.close()
+                self._owned = None
+
+    def digest(self, key: str) -> bytes:
+        """Return under what a frame is remembered."""
+        return self.cipher.digest(frame_digest(key))
+
+    @property
+    def trouble(self) -> str:
+        """Tell of a damage, for a while; empty when there was none."""
+        return self._trouble if self._clock() - self._trouble_since < TROUBLE_SAID_S else ""
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the database; raises `OutboxError`, and `OutboxDamagedError` after a new one took its place."""
+        assert self._connection is not None, "the outbox is used inside `with`"
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                if self._owned is None or not is_damage(error):
+                    raise OutboxError(f"outbox {self._path}: {error}; check the disk's space and rights") from error
+                self._renew_now(error)
+                raise OutboxDamagedError(self._trouble) from error
+            except OSError as error:
+                raise OutboxError(f"outbox {self._path}: {error}; check the disk's space and rights") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the database to change it; raises `OutboxError`, as `reading` does, and where another process writes."""
+        with self.reading():
+            if self._owned is None:
+                if not self._own(BUSY_TIMEOUT_S):
+                    raise OutboxError(f"outbox {self._path} is written by another process; stop it first")
+                if self._connection is not None:
+                    self._connection.close()
+                self._open()
+            assert self._connection is not None
+            yield self._connection
+
+    def records(self, connection: sqlite3.Connection) -> Iterator[Record]:
+        """Yield what the database says of all numbers, and under which key their frames are known."""
+        if is_sealed(connection):
+            yield Record(SEALED, 0, self.cipher.digest(SEAL))
+        rows = connection.execute(
+            "SELECT sequence, digest, "
+            "EXISTS (SELECT 1 FROM queue WHERE kind = 'slice' AND queue.sequence = captured.sequence) "
+            "FROM captured WHERE sequence > 0 ORDER BY sequence"
+        )
+        sequence = 0
+        for sequence, digest, waits in rows:
+            yield Record(KEPT if waits else PAST, sequence, digest)
+        if sequence < (last := queue.counter(connection, "sequence")):
+            yield Record(PAST, last)
+
+    def say_trouble(self, text: str) -> None:
+        """Log a damage, and tell of it for a while."""
+        self._trouble, self._trouble_since = text, self._clock()
+        log.error("outbox damaged", reason=text, next="check this box's disk")
+
+    def _own(self, wait_s: float) -> bool:
+        self._owned = locked(self._beside(".lock"), wait_s)
+        return self._owned is not None
+
+    def _look_beside(self) -> bool:
+        """Open what another process writes, to look at it; False where there is nothing to look at yet."""
+        if not self._path.exists():
+            return False
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+            connection.close()
+            return False
+        self._connection = connection
+        check_key(connection, self.cipher, self._path)
+        return True
+
+    def _open(self) -> None:
+        unfinished, known = self._beside(".new"), read_numbers(self._beside(".numbers"))
+        if unfinished.exists() and not self._path.exists():  # killed between the two renames of `_renew`
+            unfinished.replace(self._path)
+        remove(unfinished)
+        try:
+            if not self._path.exists() and known is not None and known.last:
+                raise FileNotFoundError(f"{self._path.name} is missing beside its numbers")
+            self._connection = open_database(self._path, check=True)
+        except (sqlite3.DatabaseError, FileNotFoundError) as error:
+            if not is_damage(error) and not isinstance(error, FileNotFoundError):
+                raise
+            check_seal(known, self.cipher, self._path)
+            self._renew(error, known)
+        connection = self._connection
+        assert connection is not None
+        check_key(connection, self.cipher, self._path)
+        self.numbers.open()
+        self._agree(connection, known)
+        if is_to_be_sealed(connection, self.cipher):
+            seal(connection, self.cipher)
+            self.numbers.rewrite(self.records(connection))
+            seal_is_done(connection)
+
+    def _agree(self, connection: sqlite3.Connection, known: Known | None) -> None:
+        """Let the file of numbers say what the database says; what only the file knows of was lost with a WAL.
+
+        One number beyond the database's that was never committed was never sent, and is given again.
+        """
+        last = queue.counter(connection, "sequence")
+        known = known or Known(whole=False)
+        uncommitted = known.last == last + 1 and known.kept <= last
+        if known.last > last and not uncommitted:
+            frames = {sequence: digest for sequence, digest in known.waiting.items() if sequence > last}
+            frames |= {sequence: digest for digest, sequence in known.past.items() if sequence > last}
+            with transaction(connection):
+                queue.add_gap(connection, "lost", (last + 1, known.last))
+                queue.set_counter(connection, "sequence", known.last)
+                for sequence, digest in frames.items():
+                    connection.execute(
+                        "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
+                        (digest, sequence, self._clock()),
+                    )
+            self.say_trouble(f"the outbox's last {known.last - last} slices are gone: its WAL was damaged")
+        (waiting,) = connection.execute("SELECT count(*) FROM queue WHERE kind = 'slice'").fetchone()
+        if not known.whole or known.last != known.kept or known.last != last or len(known.waiting) != waiting:
+            self.numbers.rewrite(self.records(connection))
+
+    def _renew(self, error: Exception, known: Known | None) -> None:
+        """Set a damaged database aside, and go on with a new one that has what could be read of it."""
+        now = self._clock()
+        found = rescue(self._path, self._beside(".new"), known, self.cipher, now)
+        aside = self._path.with_name(f"{self._path.name}.damaged-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
+        if self._path.exists():
+            for file in files_of(self._path):
+                if file.exists():
+                    file.replace(aside.with_name(file.name.replace(self._path.name, aside.name, 1)))
+        self._beside(".new").replace(self._path)
+        sync_folder(self._path.parent)
+        self._connection = open_database(self._path, check=False)
+        self.say_trouble(
+            f"the outbox was damaged ({error}): set aside as {aside.name}; {found.saved} messages saved, "
+            f"{found.lost_count} slices gone or perhaps gone"
+        )
+
+    def _renew_now(self, error: Exception) -> None:
+        """Do the same while running."""
+        if self._connection is not None:
+            self._connection.close()
+        self.numbers.close()
+        self._renew(error, read_numbers(self._beside(".numbers")))
+        assert self._connection is not None
+        check_key(self._connection, self.cipher, self._path)
+        self.numbers.open()
+        self.numbers.rewrite(self.records(self._connection))
+        self.renewed += 1
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(self._path.name + suffix)
