@@ -25,6 +25,11 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return joined
 
 
+def count(ranges: Iterable[Range]) -> int:
+    """Count the numbers of ranges that do not overlap."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
 def limited(ranges: Sequence[Range], limit: int) -> tuple[Range, ...]:
     """Return at most so many ranges: those beyond are joined, with the gaps between them, into the last."""
     if len(ranges) <= limit:

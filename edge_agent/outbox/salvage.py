@@ -2,7 +2,7 @@
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_agent.outbox.numbers import NOBODY, Known
 from edge_agent.outbox.ranges import Range, common, outside, ranges_of
 from edge_agent.outbox.schema import rank, sequence_of
 
-MAX_FAULTS = 20_000
+MAX_FAULTS = 5_000
 """So many failed reads of one table are enough: nothing more of it will come."""
 MOST_POSITIONS = 1 << 32
 _QUEUE = "position, message_id, kind, sequence, priority, rank, size, added_at, checksum, sealed, held"
@@ -30,23 +30,6 @@ class Rescue:
 
     saved: int
     lost: tuple[Range, ...]
-
-    @property
-    def lost_count(self) -> int:
-        """Count the numbers that are gone."""
-        return sum(last - first + 1 for first, last in self.lost)
-
-
-@dataclass(frozen=True)
-class _Remains:
-    """What could be read of each table."""
-
-    queue: dict[int, Row]
-    messages: Sequence[Row]
-    captured: Sequence[Row]
-    gaps: Sequence[tuple[str, int, int]]
-    facts: Sequence[Row]
-    sequence: int | None
 
 
 def rescue(damaged: Path, new: Path, known: Known | None, cipher: Cipher, now: float) -> Rescue:
@@ -92,7 +75,7 @@ def _copy(damaged: Path, connection: sqlite3.Connection, cipher: Cipher, now: fl
 
 def _by_position(old: sqlite3.Connection, table: str, columns: str) -> Iterator[Row]:
     """Yield the rows that can be read, in order: what fails is halved until the row that fails is alone."""
-    faults, spans = 0, [(0, MOST_POSITIONS)]
+    faults, spans = 0, [(0, _last_position(old))]
     while spans and faults < MAX_FAULTS:
         first, last = spans.pop()
         try:
@@ -107,6 +90,15 @@ def _by_position(old: sqlite3.Connection, table: str, columns: str) -> Iterator[
             if first < last:
                 middle = (first + last) // 2
                 spans += [(middle + 1, last), (first, middle)]
+
+
+def _last_position(old: sqlite3.Connection) -> int:
+    """Return beyond which there are no positions, as far as that can be read; each table tells it."""
+    found = 0
+    for table, column in (("sqlite_sequence", "seq"), ("messages", "position"), ("queue", "position")):
+        with suppress(sqlite3.DatabaseError):
+            found = max(found, old.execute(f"SELECT max({column}) FROM {table}").fetchone()[0] or 0)  # noqa: S608
+    return found if 0 < found < MOST_POSITIONS else MOST_POSITIONS
 
 
 def _from_both_ends(old: sqlite3.Connection, table: str, columns: str, order: str) -> Iterator[Row]:

@@ -23,6 +23,7 @@ from edge_agent.outbox.database import (
 )
 from edge_agent.outbox.errors import OutboxDamagedError, OutboxError
 from edge_agent.outbox.numbers import KEPT, PAST, SEALED, Known, Numbers, Record, read_numbers
+from edge_agent.outbox.ranges import count, outside, ranges_of
 from edge_agent.outbox.salvage import rescue
 from edge_agent.outbox.schema import SCHEMA_VERSION
 from edge_agent.outbox.sealing import SEAL, check_key, check_seal, is_sealed, is_to_be_sealed, seal, seal_is_done
@@ -160,8 +161,8 @@ class Store:
             unfinished.replace(self._path)
         remove(unfinished)
         try:
-            if not self._path.exists() and known is not None and known.last:
-                raise FileNotFoundError(f"{self._path.name} is missing beside its numbers")
+            if known is not None and known.last and (not self._path.exists() or not self._path.stat().st_size):
+                raise FileNotFoundError(f"{self._path.name} is missing or empty beside its numbers")
             self._connection = open_database(self._path, check=True)
         except (sqlite3.DatabaseError, FileNotFoundError) as error:
             if not is_damage(error) and not isinstance(error, FileNotFoundError):
@@ -189,15 +190,17 @@ class Store:
         if known.last > last and not uncommitted:
             frames = {sequence: digest for sequence, digest in known.waiting.items() if sequence > last}
             frames |= {sequence: digest for digest, sequence in known.past.items() if sequence > last}
+            lost = outside(ranges_of(known.past.values()), (last + 1, known.last))
             with transaction(connection):
-                queue.add_gap(connection, "lost", (last + 1, known.last))
+                for each in lost:
+                    queue.add_gap(connection, "lost", each)
                 queue.set_counter(connection, "sequence", known.last)
                 for sequence, digest in frames.items():
                     connection.execute(
                         "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
                         (digest, sequence, self._clock()),
                     )
-            self.say_trouble(f"the outbox's last {known.last - last} slices are gone: its WAL was damaged")
+            self.say_trouble(f"{count(lost)} of the outbox's last slices are gone: its WAL was damaged")
         (waiting,) = connection.execute("SELECT count(*) FROM queue WHERE kind = 'slice'").fetchone()
         if not known.whole or known.last != known.kept or known.last != last or len(known.waiting) != waiting:
             self.numbers.rewrite(self.records(connection))
@@ -216,7 +219,7 @@ class Store:
         self._connection = open_database(self._path, check=False)
         self.say_trouble(
             f"the outbox was damaged ({error}): set aside as {aside.name}; {found.saved} messages saved, "
-            f"{found.lost_count} slices gone or perhaps gone"
+            f"{count(found.lost)} slices gone or perhaps gone"
         )
 
     def _renew_now(self, error: Exception) -> None:
