@@ -18,7 +18,7 @@ from cloud_worker.in_hand import InHand
 from cloud_worker.ledger import Entry, FrameEntry, Ledger, LedgerUnavailableError, RefusedByLedgerError, SliceEntry
 from cloud_worker.patience import Patience
 from cloud_worker.storing import Refusal, Stored, Storing, awaits_receipt
-from protocol.codec import EventContext, encode, is_message_id
+from protocol.codec import EventContext, encode, stated_id
 from protocol.messages import MessageId, Receipt
 from protocol.topics import Address, Kind, edge_topic
 
@@ -125,8 +125,8 @@ class Committer:
         inbound, reason = stored.arrived.inbound, f"{type(error).__name__}: {error}"
         self._ledger.dead_letter(inbound.topic, inbound.payload, reason, stored.arrived.at, inbound.user_properties)
         log.warning("message quarantined", topic=inbound.topic, reason=reason)
-        message_id = dict(inbound.user_properties).get("id", "")
-        if is_message_id(message_id):  # no usable id, no receipt
+        message_id = stated_id(inbound.user_properties)
+        if message_id is not None:
             self._owe_receipt(inbound, message_id)
 
     def _owe_receipt(self, inbound: Inbound, message_id: MessageId) -> None:

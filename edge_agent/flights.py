@@ -20,6 +20,7 @@ class Flight:
     size: int
     delivery: Delivery | None
     attempts: int
+    begun_s: float
     until_s: float
     refusals: int = 0
 
@@ -37,16 +38,18 @@ class Flights:
         """Tell whether anything is without a receipt."""
         return bool(self._flights)
 
-    def start(self, message_id: str, size: int, delivery: Delivery, now_s: float) -> None:
-        """Note that a message went out, for the first time or again."""
+    def start(self, message_id: str, size: int, delivery: Delivery, now_s: float) -> bool:
+        """Note that a message went out; return whether again."""
         before = self._flights.get(message_id)
         attempts, refusals = (before.attempts + 1, before.refusals) if before else (1, 0)
         until_s = now_s + self._patience_s(attempts)
-        self._flights[message_id] = Flight(size, delivery, attempts, until_s, refusals)
+        self._flights[message_id] = Flight(size, delivery, attempts, now_s, until_s, refusals)
+        return attempts > 1
 
-    def land(self, message_id: str) -> None:
-        """Forget a message."""
-        self._flights.pop(message_id, None)
+    def land(self, message_id: str, now_s: float) -> float | None:
+        """Forget a message; return how long it was on its way, where it was sent once and so can tell."""
+        flight = self._flights.pop(message_id, None)
+        return now_s - flight.begun_s if flight is not None and flight.attempts == 1 else None
 
     def clear(self) -> None:
         """Forget all: their connection is gone."""

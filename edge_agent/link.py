@@ -122,7 +122,7 @@ class Link:
         with self.session:
             while not stop.is_set():
                 self.step(now_s())
-            self._settle()
+            self._settle(now_s())
             self._say(self._status("stopped"), retain=True)
 
     def step(self, now_s: float) -> None:
@@ -146,10 +146,10 @@ class Link:
         except OutboxError as error:
             self.problem(str(error))
 
-    def _settle(self) -> None:
+    def _settle(self, now_s: float) -> None:
         """Delete what the last receipts named; what is not deleted is sent again by the next life."""
         try:
-            self._publisher.settle()
+            self._publisher.settle(now_s)
         except OutboxError as error:
             log.warning("receipts not noted", reason=str(error))
 

@@ -17,6 +17,7 @@ from broker.messages import Outbound
 from broker.session import Session
 from edge_agent.flights import Flights
 from edge_agent.outbox import HeldBack, Outbox, OutboxMessage
+from edge_agent.window import AdaptiveWindow
 from protocol.topics import edge_topic
 
 log = structlog.get_logger()
@@ -33,8 +34,8 @@ MAX_REFUSALS = 3
 
 
 @dataclass(frozen=True)
-class Window:
-    """How much may be without a receipt at once."""
+class Room:
+    """How much more may go now."""
 
     messages: int
     bytes: int
@@ -58,7 +59,8 @@ class Publisher:
         """Remember the queue, the way, and how much may be without a receipt at once. rng: jitter of resends."""
         self._outbox, self._session = outbox, session
         self._site, self._edge = site, edge
-        self._window = Window(window, max_inflight_bytes)
+        self._pace = AdaptiveWindow(window)
+        self._max_inflight_bytes = max_inflight_bytes
         self._receipt_timeout_s = receipt_timeout_s
         self._flights = Flights(receipt_timeout_s, MAX_PATIENCE, rng or random.Random())  # noqa: S311 - jitter
         self._receipts: dict[str, None] = {}
@@ -78,7 +80,7 @@ class Publisher:
 
     def step(self, now_s: float) -> int:
         """Delete what has a receipt, publish what has room in the window; return how many messages went out."""
-        self.settle()
+        self.settle(now_s)
         connected = self._session.connected
         self._follow(connected)
         self._judge_silence(now_s)
@@ -90,7 +92,7 @@ class Publisher:
             return 0
         added = self._outbox.added
         due = self._outbox.pending(
-            room.messages, besides=self._flights.open_at(now_s), max_bytes=room.bytes, whole=self._window.bytes
+            room.messages, besides=self._flights.open_at(now_s), max_bytes=room.bytes, whole=self._max_inflight_bytes
         )
         self._looked_at = added if len(due) < room.messages else -1
         published = 0
@@ -106,13 +108,15 @@ class Publisher:
         """Hear what is stored for good; it is deleted with the next step, all receipts of a step in one transaction."""
         self._receipts.update(dict.fromkeys(message_ids))
 
-    def settle(self) -> int:
-        """Delete what receipts named; return how many messages that were."""
+    def settle(self, now_s: float) -> int:
+        """Delete what receipts named, and learn from how long they took; return how many messages that were."""
         if not self._receipts:
             return 0
         deleted = self._outbox.delete(self._receipts)
         for message_id in self._receipts:
-            self._flights.land(message_id)
+            took_s = self._flights.land(message_id, now_s)
+            if took_s is not None:
+                self._pace.receipt(took_s)
         self._receipts.clear()
         self._looked_at = -1
         if self._unanswered:
@@ -126,16 +130,17 @@ class Publisher:
         if limits is self._limits:
             return
         self._limits, self._looked_at = limits, -1
+        self._pace.restart()
         self._flights.clear()  # the next connection sends them again; the worker stores a message once
         if connected:
             self._outbox.release_held()
             self._held = HeldBack(0, "")
 
-    def _room(self, now_s: float) -> Window:
-        """Return what the windows leave: ours, and the receive maximum that the broker stated."""
+    def _room(self, now_s: float) -> Room:
+        """Return what the windows leave: ours, by the receipts, and the receive maximum that the broker stated."""
         messages, size = self._flights.weight_at(now_s)
-        window = min(self._window.messages, self._session.limits.window)
-        return Window(window - messages, self._window.bytes - size)
+        window = min(self._pace.messages, self._session.limits.window)
+        return Room(window - messages, self._max_inflight_bytes - size)
 
     def _is_anything_due(self, now_s: float) -> bool:
         """Spare a look into the outbox where nothing was added, settled or given up since one that found too little."""
@@ -172,11 +177,13 @@ class Publisher:
         except (OversizeError, InvalidMessageError, UnsupportedByBrokerError) as error:
             self._keep_back(message.message_id, str(error))
             return False
-        self._flights.start(message.message_id, len(message.payload), delivery, now_s)
+        again = self._flights.start(message.message_id, len(message.payload), delivery, now_s)
+        if again:
+            self._pace.overdue()
         return True
 
     def _keep_back(self, message_id: str, reason: str) -> None:
         self._outbox.hold(message_id, reason)
-        self._flights.land(message_id)
+        self._flights.land(message_id, 0)
         self._held = self._outbox.held()
         log.error("message kept back", message_id=message_id, reason=reason, next="tried again at the next connection")

@@ -53,7 +53,7 @@ class AdaptiveWindow:
         self._adjust(took_s)
 
     def overdue(self) -> None:
-        """Hear that a receipt did not come in time."""
+        """Hear that a receipt did not come in time; many such at once soon leave the least."""
         self._searching = False
         self._size = max(float(FEWEST), self._size / 2)
 

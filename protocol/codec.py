@@ -146,15 +146,6 @@ def schema_uri(kind: Kind, major: int) -> str:
     return f"{SCHEMA_AUTHORITY}:{kind}:{major}"
 
 
-def is_message_id(identity: str) -> bool:
-    """Say whether this may stand in a receipt."""
-    try:
-        _message_id.validate_python(identity)
-    except ValidationError:
-        return False
-    return True
-
-
 def _attributes(kind: Kind, major: int, context: EventContext, content_type: str) -> UserProperties:
     if not context.source or context.time.utcoffset() is None:
         raise MalformedPayloadError(kind, "not sent: the CloudEvents attributes need a source and an aware time")
@@ -194,7 +185,7 @@ def _check_attributes(kind: Kind, attributes: dict[str, str], known_major: int) 
 
 
 def _checked_id(kind: Kind, identity: str) -> str:
-    if not is_message_id(identity):
+    if stated_id((("id", identity),)) is None:
         raise MalformedPayloadError(kind, "the CloudEvents attribute 'id' is missing or malformed")
     return identity
 

@@ -10,8 +10,8 @@ import typer
 from broker.settings import BrokerSettings
 from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
-from sliceloop.ledger_commands import audit_app, dead_app
 from sliceloop.fleet_commands import fleet_app, pipeline_bench_app
+from sliceloop.ledger_commands import audit_app, dead_app
 from sliceloop.logs import configure_logs
 from sliceloop.stopping import stop_on_signals
 

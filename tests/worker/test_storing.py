@@ -104,7 +104,7 @@ def test_many_slices_are_stored_with_few_receipts(
 def test_one_entry_that_the_ledger_refuses_does_not_cost_the_batch(
     store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
 ) -> None:
-    """Of slices that come together, one with a time that the ledger cannot keep is quarantined, the others are stored."""
+    """Of slices that come together one has a time that the ledger cannot keep: it is quarantined, the others stored."""
     edge = peer(RECEIPTS)
     with receiving(store, ledger, broker_settings):
         for number in range(20):
