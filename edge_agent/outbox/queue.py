@@ -60,12 +60,16 @@ def is_consistent(connection: sqlite3.Connection) -> bool:
     counted = dict(connection.execute("SELECT name, value FROM counters").fetchall())
     rows, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM queue").fetchone()
     (bodies,) = connection.execute("SELECT count(*) FROM messages").fetchone()
+    (matching,) = connection.execute(
+        "SELECT count(*) FROM queue AS q JOIN messages AS m USING (position) "
+        "WHERE q.message_id = m.message_id AND q.kind = m.kind"
+    ).fetchone()
     (last,) = connection.execute("SELECT max(sequence) FROM captured").fetchone()
     (refused,) = connection.execute("SELECT count(*) FROM captured WHERE refused IS NOT NULL").fetchone()
     values = [counted.get(name) for name in ("rows", "bytes", "refused")]
     sequence, peak = counted.get("sequence"), counted.get("peak")
     sane = isinstance(sequence, int) and isinstance(peak, int) and sequence >= (last or 0)
-    return sane and rows == bodies and values == [rows, size, refused]
+    return sane and rows == bodies == matching and values == [rows, size, refused]
 
 
 def insert(

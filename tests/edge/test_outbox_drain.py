@@ -35,7 +35,8 @@ def fill_at_once(path: Path, count: int) -> None:
             FROM numbers, messages WHERE position = 1;
             INSERT INTO queue
             SELECT m.position, m.message_id, m.kind, m.position, m.position % 100, -(m.position % 100), size, added_at,
-            checksum(m.position, content_type, CAST(user_properties AS BLOB), payload), sealed, held FROM messages AS m, queue AS q WHERE q.position = 1 AND m.position > 1;
+            checksum(m.position, content_type, CAST(user_properties AS BLOB), payload), sealed, held
+            FROM messages AS m, queue AS q WHERE q.position = 1 AND m.position > 1;
             UPDATE counters SET value = {count} WHERE name IN ('rows', 'sequence');
             UPDATE counters SET value = value * {count} WHERE name = 'bytes';
             COMMIT;
