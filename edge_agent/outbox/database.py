@@ -21,18 +21,31 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DAMAGED_READS = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA})
 
 
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What SQLite's module raises over a damaged file: the latter where the damage is in a name that its error tells."""
+
+
 def is_damage(error: BaseException) -> bool:
     """Tell damage from what a moment, some space or other rights may mend."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF in _DAMAGE or code in _DAMAGED_READS)
+
+
+def damage(text: str) -> sqlite3.DatabaseError:
+    """Return the error that SQLite raises over damage, for what it does not see itself."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def open_database(path: Path, *, check: bool) -> sqlite3.Connection:
     """Open or create the file, and bring an older schema up to date; raises `sqlite3.Error`, `OutboxSchemaError`.
 
-    check: look through the whole file first, by `PRAGMA quick_check`.
+    check: look through the whole file first; unlike quick_check this compares indexes with rows too.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = connect(path)
     try:
         if check:
             _check(connection)
@@ -43,6 +56,13 @@ def open_database(path: Path, *, check: bool) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Connect for all threads; text that is damaged is text with replacement characters, which no check takes."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda data: data.decode(errors="replace")
     return connection
 
 
@@ -98,11 +118,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection) -> None:
-    faults = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+    faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
     if faults != ["ok"]:
-        damage = sqlite3.DatabaseError(faults[0].splitlines()[-1])
-        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise damage
+        raise damage(faults[0].splitlines()[-1])
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:

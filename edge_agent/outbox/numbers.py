@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.model_slot import write_durably
+from edge_agent.outbox.ranges import Range, common, outside, ranges_of
 
 _RECORD = struct.Struct(">B3xQ16s")
 RECORD_BYTES = _RECORD.size + 4
 BLOCK_RECORDS = 2048
 """The file grows by 64 KiB."""
-ISSUED, KEPT, DONE, PAST, SEALED = 1, 2, 3, 4, 5
-"""PAST is KEPT and DONE in one, for the file that is written anew; SEALED names the key of the digests."""
+ISSUED, KEPT, DONE, PAST, SEALED, LOST = 1, 2, 3, 4, 5, 6
+"""PAST is KEPT and DONE in one, for the file that is written anew; SEALED names the key of the digests.
+
+LOST are the numbers from its sequence to the one in the place of its digest.
+"""
 NOBODY = bytes(16)
 """In the place of a frame's digest where it does not matter."""
 
@@ -32,6 +36,11 @@ class Record:
     kind: int
     sequence: int
     digest: bytes = NOBODY
+
+
+def lost_record(lost: Range) -> Record:
+    """Return the record of numbers that are gone."""
+    return Record(LOST, lost[0], lost[1].to_bytes(len(NOBODY), "big"))
 
 
 @dataclass
@@ -46,15 +55,26 @@ class Known:
     """Numbers without a receipt and their frames' digests."""
     past: dict[bytes, int] = field(default_factory=dict)
     """Digests of frames whose slice is receipted."""
+    lost: list[Range] = field(default_factory=list)
+    """Numbers that went with an earlier damage."""
     seal: bytes = b""
     """A digest under the key by which the frames are known; empty without encryption."""
     whole: bool = True
     """Whether every record can be read."""
 
+    @property
+    def done(self) -> list[Range]:
+        """Return the numbers that are receipted."""
+        past = ranges_of(self.past.values())
+        return common(past, outside(self.lost, (1, self.last))) if self.lost else past
+
     def take(self, record: Record) -> None:
         """Take in the next record."""
         if record.kind == SEALED:
             self.seal = record.digest
+            return
+        if record.kind == LOST:
+            self.lost.append((record.sequence, int.from_bytes(record.digest, "big")))
             return
         self.last = max(self.last, record.sequence)
         if record.kind in (ISSUED, KEPT):
@@ -150,5 +170,5 @@ def _unpacked(data: bytes) -> Iterator[Record | None]:
             return
         body, check = data[start : start + _RECORD.size], data[start + _RECORD.size : start + RECORD_BYTES]
         kind, sequence, digest = _RECORD.unpack(body)
-        readable = zlib.crc32(body).to_bytes(4, "big") == check and ISSUED <= kind <= SEALED
+        readable = zlib.crc32(body).to_bytes(4, "big") == check and ISSUED <= kind <= LOST
         yield Record(kind, sequence, digest) if readable else None

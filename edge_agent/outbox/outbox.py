@@ -15,7 +15,7 @@ from edge_agent.outbox import queue
 from edge_agent.outbox.database import shrink, transaction
 from edge_agent.outbox.errors import OutboxFullError, OutboxNumberError
 from edge_agent.outbox.message import HeldBack, OutboxLoad, OutboxMessage, WhenFull
-from edge_agent.outbox.numbers import DONE, ISSUED, KEPT, PAST, Record
+from edge_agent.outbox.numbers import DONE, ISSUED, KEPT, PAST, Record, lost_record
 from edge_agent.outbox.ranges import Range, limited
 from edge_agent.outbox.store import Store
 from protocol.topics import Kind
@@ -277,7 +277,9 @@ class Outbox:
                 queue.take_out(connection, [place.position])
                 queue.add_gap(connection, "lost" if is_slice else "dropped", (place.sequence, place.sequence))
             if is_slice:
-                self._store.numbers.append([Record(DONE, place.sequence)], durable=False)
+                self._store.numbers.append(
+                    [Record(DONE, place.sequence), lost_record((place.sequence, place.sequence))], durable=False
+                )
         self._store.say_trouble(f"the {place.kind} of number {place.sequence} was damaged in the outbox, and is gone")
 
     def _counter(self, name: str) -> int:

@@ -5,14 +5,13 @@ All functions work inside the caller's transaction.
 
 import json
 import sqlite3
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_agent.outbox.cipher import Cipher, Plain, TamperedError
 from edge_agent.outbox.message import HeldBack, OutboxMessage
 from edge_agent.outbox.ranges import Range
-from edge_agent.outbox.schema import rank
+from edge_agent.outbox.schema import checksum, rank
 from protocol.topics import Kind
 
 PROPERTIES = "/properties"
@@ -56,6 +55,23 @@ def set_counter(connection: sqlite3.Connection, name: str, value: int) -> None:
     connection.execute("UPDATE counters SET value = ? WHERE name = ?", (value, name))
 
 
+def is_consistent(connection: sqlite3.Connection) -> bool:
+    """Tell whether counters and rows say the same: SQLite checks structure, not content."""
+    counted = dict(connection.execute("SELECT name, value FROM counters").fetchall())
+    rows, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM queue").fetchone()
+    (bodies,) = connection.execute("SELECT count(*) FROM messages").fetchone()
+    (matching,) = connection.execute(
+        "SELECT count(*) FROM queue AS q JOIN messages AS m USING (position) "
+        "WHERE q.message_id = m.message_id AND q.kind = m.kind"
+    ).fetchone()
+    (last,) = connection.execute("SELECT max(sequence) FROM captured").fetchone()
+    (refused,) = connection.execute("SELECT count(*) FROM captured WHERE refused IS NOT NULL").fetchone()
+    values = [counted.get(name) for name in ("rows", "bytes", "refused")]
+    sequence, peak = counted.get("sequence"), counted.get("peak")
+    sane = isinstance(sequence, int) and isinstance(peak, int) and sequence >= (last or 0)
+    return sane and rows == bodies == matching and values == [rows, size, refused]
+
+
 def insert(
     connection: sqlite3.Connection,
     cipher: Cipher,
@@ -67,7 +83,8 @@ def insert(
     """Put a slice's messages behind the others."""
     for message in messages:
         name = message.message_id
-        properties = cipher.seal(json.dumps(message.user_properties).encode(), name + PROPERTIES)
+        pairs = json.dumps(message.user_properties).encode()
+        properties = cipher.seal(pairs, name + PROPERTIES)
         position = connection.execute(
             "INSERT INTO messages (message_id, kind, payload, content_type, user_properties) VALUES (?, ?, ?, ?, ?)",
             (name, message.kind, cipher.seal(message.payload, name), message.content_type, properties),
@@ -84,7 +101,7 @@ def insert(
                 rank(message.kind, priority),
                 len(message.payload),
                 now,
-                zlib.crc32(message.payload),
+                checksum(sequence, message.content_type, pairs, message.payload),
                 not isinstance(cipher, Plain),
             ),
         )
@@ -128,26 +145,24 @@ def due(connection: sqlite3.Connection, waits_since: float) -> Iterator[Place]:
 
 def load(connection: sqlite3.Connection, cipher: Cipher, position: int) -> OutboxMessage:
     """Read a message; raises `DamagedMessageError` when it is not what was added."""
-    message_id, kind, payload, content_type, properties, checksum, sealed = connection.execute(
-        "SELECT m.message_id, m.kind, payload, content_type, user_properties, checksum, sealed "
-        "FROM messages AS m JOIN queue USING (position) WHERE position = ?",
+    row = connection.execute(
+        "SELECT m.message_id, m.kind, payload, content_type, user_properties, "
+        "q.message_id, q.kind, sequence, checksum, sealed "
+        "FROM queue AS q LEFT JOIN messages AS m USING (position) WHERE position = ?",
         (position,),
     ).fetchone()
+    message_id, kind, payload, content_type, properties, queued_id, queued_kind, sequence, check, sealed = row
     opener = cipher if sealed else Plain()
     try:
-        pairs = json.loads(opener.open(as_bytes(properties), message_id + PROPERTIES))
-        message = OutboxMessage(
-            message_id,
-            Kind(kind),
-            opener.open(payload, message_id),
-            content_type,
-            tuple((str(name), str(value)) for name, value in pairs),
-        )
-    except (TamperedError, ValueError, TypeError) as error:
+        pairs = opener.open(as_bytes(properties), message_id + PROPERTIES)
+        body = opener.open(payload, message_id)
+        found = message_id, kind, checksum(sequence, content_type, pairs, body)
+        if found != (queued_id, queued_kind, check):
+            raise DamagedMessageError(position)
+        named = tuple((str(name), str(value)) for name, value in json.loads(pairs))
+        return OutboxMessage(message_id, Kind(kind), body, content_type, named)
+    except (TamperedError, ValueError, TypeError, AttributeError) as error:
         raise DamagedMessageError(position) from error
-    if zlib.crc32(message.payload) != checksum:
-        raise DamagedMessageError(position)
-    return message
 
 
 def least_valuable_frame(connection: sqlite3.Connection) -> int | None:

@@ -69,6 +69,11 @@ def rank(kind: str, priority: int) -> int:
     return FRAMES_LAST * (kind == Kind.FRAME) - priority
 
 
+def checksum(sequence: int, content_type: str, user_properties: bytes, payload: bytes) -> int:
+    """Return what tells whether a message is still what was added; SQLite itself checks no content."""
+    return zlib.crc32(payload, zlib.crc32(user_properties, zlib.crc32(f"{sequence} {content_type}".encode())))
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of a new outbox, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
@@ -99,11 +104,12 @@ def _queue_what_waits(connection: sqlite3.Connection) -> None:
     (last,) = connection.execute("SELECT value FROM counters WHERE name = 'sequence'").fetchone()
     now, numbers = time.time(), dict[str, int]()
     rows = connection.execute(
-        "SELECT position, message_id, kind, payload, user_properties FROM messages ORDER BY position"
+        "SELECT position, message_id, kind, payload, content_type, user_properties FROM messages ORDER BY position"
     )
-    for position, message_id, kind, payload, properties in rows:
+    for position, message_id, kind, payload, content_type, properties in rows:
         sequence = sequence_of(kind, payload, properties, numbers) or last
-        values = (position, message_id, kind, sequence, 0, rank(kind, 0), len(payload), now, zlib.crc32(payload), 0)
+        check = checksum(sequence, content_type, properties.encode(), payload)
+        values = (position, message_id, kind, sequence, 0, rank(kind, 0), len(payload), now, check, 0)
         connection.execute(f"INSERT INTO queue VALUES ({','.join('?' * len(values))}, '')", values)  # noqa: S608
     connection.execute(
         "UPDATE counters SET value = CASE name WHEN 'rows' THEN (SELECT count(*) FROM queue) "

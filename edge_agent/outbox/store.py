@@ -14,6 +14,9 @@ from edge_agent.outbox import queue
 from edge_agent.outbox.cipher import Cipher, Plain, Sealed, frame_digest, read_key
 from edge_agent.outbox.database import (
     BUSY_TIMEOUT_S,
+    UNREADABLE,
+    connect,
+    damage,
     files_of,
     is_damage,
     open_database,
@@ -22,8 +25,8 @@ from edge_agent.outbox.database import (
     transaction,
 )
 from edge_agent.outbox.errors import OutboxDamagedError, OutboxError
-from edge_agent.outbox.numbers import KEPT, PAST, SEALED, Known, Numbers, Record, read_numbers
-from edge_agent.outbox.ranges import count, outside, ranges_of
+from edge_agent.outbox.numbers import KEPT, NOBODY, PAST, SEALED, Known, Numbers, Record, lost_record, read_numbers
+from edge_agent.outbox.ranges import count, outside
 from edge_agent.outbox.salvage import rescue
 from edge_agent.outbox.schema import SCHEMA_VERSION
 from edge_agent.outbox.sealing import SEAL, check_key, check_seal, is_sealed, is_to_be_sealed, seal, seal_is_done
@@ -98,7 +101,7 @@ class Store:
         with self._lock:
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 if self._owned is None or not is_damage(error):
                     raise OutboxError(f"outbox {self._path}: {error}; check the disk's space and rights") from error
                 self._renew_now(error)
@@ -131,6 +134,7 @@ class Store:
         sequence = 0
         for sequence, digest, waits in rows:
             yield Record(KEPT if waits else PAST, sequence, digest)
+        yield from map(lost_record, queue.gaps(connection, "lost"))
         if sequence < (last := queue.counter(connection, "sequence")):
             yield Record(PAST, last)
 
@@ -147,7 +151,7 @@ class Store:
         """Open what another process writes, to look at it; False where there is nothing to look at yet."""
         if not self._path.exists():
             return False
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = connect(self._path)
         if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
             connection.close()
             return False
@@ -164,11 +168,15 @@ class Store:
             if known is not None and known.last and (not self._path.exists() or not self._path.stat().st_size):
                 raise FileNotFoundError(f"{self._path.name} is missing or empty beside its numbers")
             self._connection = open_database(self._path, check=True)
-        except (sqlite3.DatabaseError, FileNotFoundError) as error:
+            if not queue.is_consistent(self._connection):
+                self._connection.close()
+                raise damage("rows and counters differ")
+        except (*UNREADABLE, FileNotFoundError) as error:
             if not is_damage(error) and not isinstance(error, FileNotFoundError):
                 raise
             check_seal(known, self.cipher, self._path)
             self._renew(error, known)
+            known = None  # what it told is in the new database
         connection = self._connection
         assert connection is not None
         check_key(connection, self.cipher, self._path)
@@ -188,19 +196,25 @@ class Store:
         known = known or Known(whole=False)
         uncommitted = known.last == last + 1 and known.kept <= last
         if known.last > last and not uncommitted:
-            frames = {sequence: digest for sequence, digest in known.waiting.items() if sequence > last}
-            frames |= {sequence: digest for digest, sequence in known.past.items() if sequence > last}
-            lost = outside(ranges_of(known.past.values()), (last + 1, known.last))
+            gone = {sequence: digest for sequence, digest in known.waiting.items() if sequence > last}
+            gone |= {sequence: digest for digest, sequence in known.past.items() if sequence > last}
+            lost = outside(known.done, (last + 1, known.last))
             with transaction(connection):
                 for each in lost:
                     queue.add_gap(connection, "lost", each)
                 queue.set_counter(connection, "sequence", known.last)
-                for sequence, digest in frames.items():
+                for sequence, digest in gone.items():
                     connection.execute(
                         "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
                         (digest, sequence, self._clock()),
                     )
             self.say_trouble(f"{count(lost)} of the outbox's last slices are gone: its WAL was damaged")
+        frames = {digest: sequence for sequence, digest in known.waiting.items() if sequence <= last} | known.past
+        with transaction(connection):  # a flipped digest is not noticed otherwise, and its frame would be read again
+            connection.executemany(
+                "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
+                [(digest, sequence, self._clock()) for digest, sequence in frames.items() if digest != NOBODY],
+            )
         (waiting,) = connection.execute("SELECT count(*) FROM queue WHERE kind = 'slice'").fetchone()
         if not known.whole or known.last != known.kept or known.last != last or len(known.waiting) != waiting:
             self.numbers.rewrite(self.records(connection))

@@ -103,7 +103,9 @@ def verdict(slice_id: str = "s1", second: NetworkReading | None = None, kind: st
     )
 
 
-def status(state: str = "online", boot: str = "boot-1", said: datetime = START, outbox: int = 0) -> Status:
+def status(
+    state: str = "online", boot: str = "boot-1", said: datetime = START, outbox: int = 0, full: float = 0.0
+) -> Status:
     """Say how an edge is."""
     return Status.model_validate(
         {
@@ -113,6 +115,7 @@ def status(state: str = "online", boot: str = "boot-1", said: datetime = START, 
             "software": "0.1",
             "model": model(),
             "outbox_depth": outbox,
+            "outbox_fullness": full,
             "last_sequence": 7,
         }
     )

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from cloud_worker.dashboard.announcement import Announcement
 from cloud_worker.dashboard.app import save_svg
+from cloud_worker.dashboard.palette import BAD, WARN
 from cloud_worker.dashboard.state import DashboardState
 from cloud_worker.dashboard.summary import summary
 from cloud_worker.dashboard.view import render
@@ -107,6 +108,29 @@ def test_a_lost_edge_is_shown_as_lost() -> None:
     assert "LOST" in edges[0]
     assert "40 s ago" in edges[0]
     assert "ct-3" in edges[0]
+
+
+@pytest.mark.parametrize(
+    ("full", "words", "colour"),
+    [
+        (0.5, "", WARN),
+        (0.85, "outbox 85 % full", WARN),
+        (0.999, "outbox 99 % full", WARN),
+        (1.0, "outbox 100 % full", BAD),
+    ],
+)
+@pytest.mark.parametrize("width", [80, 160])
+def test_an_outbox_that_fills_is_told_in_words_and_colour(full: float, words: str, colour: str, width: int) -> None:
+    """From 80 % on in yellow, and in red where it takes no more."""
+    state = DashboardState()
+    state.apply(to(Kind.STATUS), status(outbox=8_500, full=full), at(299))
+    console = Console(
+        file=StringIO(), width=width, height=36, force_terminal=True, color_system="truecolor", record=True
+    )
+    console.print(render(state, at(300), width, 36))
+    shown = console.export_html(inline_styles=True)
+    assert (words in shown) if words else ("full" not in shown)
+    assert re.search(f"color: {colour}[^>]*>[^<]*{words or '8,500'}", shown)
 
 
 def test_an_edge_that_says_nothing_more_is_shown_as_silent() -> None:

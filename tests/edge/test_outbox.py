@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,68 @@ with Outbox(Path({str(path)!r}), max_rows=100, max_bytes=10_000_000) as outbox:
     assert "check the disk's space and rights" in done.stdout
     with outbox_at(path) as outbox:
         assert ids(outbox) == ["m1", "m3"]
+
+
+KILLED_IN_ADD = """
+import sys
+from pathlib import Path
+from edge_agent.outbox import Outbox, OutboxMessage
+from protocol.topics import Kind
+with Outbox(Path(sys.argv[1]), max_rows=100_000, max_bytes=10**9) as outbox:
+    number = outbox.last_sequence()
+    while True:
+        number += 1
+        one = OutboxMessage(f"m{number}", Kind.SLICE, bytes(20_000), "application/cbor", ())
+        outbox.add(f"{number}.png", f"slice-{number}", number, [one])
+        print(number, flush=True)
+"""
+
+
+def test_killed_in_the_midst_of_add_it_keeps_what_was_said(path: Path) -> None:
+    """kill -9 at any moment, life after life: what add returned for is there, and numbers go on without a gap."""
+    said = 0
+    for adds in (3, 17, 8, 30):
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED_IN_ADD, path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(adds):
+                said = int(process.stdout.readline())
+            process.kill()
+            said = max([said, *(int(line) for line in process.stdout.read().split())])
+    with outbox_at(path, max_rows=100_000, max_bytes=10**9) as outbox:
+        (kept,) = outbox.waiting_ranges(9)
+        assert kept[0] == 1
+        assert said <= kept[1] <= said + 1
+        assert outbox.lost_ranges() == ()
+        assert all(outbox.is_captured(f"{number}.png") for number in range(1, kept[1] + 1))
+
+
+def test_add_has_committed_when_it_returns(path: Path) -> None:
+    """Another connection sees the slice as soon as `add` returns, so that no diagnosis is shown before."""
+    with outbox_at(path) as outbox:
+        outbox.add("a.png", "slice-1", 1, [message("m1")])
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT message_id FROM messages").fetchall() == [("m1",)]
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_another_process_may_look_at_it(path: Path) -> None:
+    """`sliceloop refused` beside a running edge reads, while the edge alone writes."""
+    script = (
+        "import sys; from pathlib import Path; from edge_agent.outbox import Outbox\n"
+        "with Outbox(Path(sys.argv[1]), max_rows=1, max_bytes=1) as outbox: print(outbox.depth(), outbox.refused())"
+    )
+    with outbox_at(path) as outbox:
+        outbox.add("a.png", "slice-1", 1, [message("m1")])
+        outbox.refuse("b.png", "no slice")
+        seen = subprocess.run(
+            [sys.executable, "-c", script, path],
+            cwd=ROOT,
+            timeout=DEADLINE_S,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert seen.stdout == "1 [('b.png', 'no slice')]\n"
+        outbox.add("c.png", "slice-2", 2, [message("m2")])

@@ -8,6 +8,8 @@ from pathlib import Path
 from outbox_parts import fill, outbox_at
 from test_publisher import Broker, publisher_of
 
+from edge_agent.outbox.schema import checksum
+
 WAITING = 100_000
 SLACK_KB = 20_000
 
@@ -23,6 +25,7 @@ def fill_at_once(path: Path, count: int) -> None:
     with outbox_at(path) as outbox:
         fill(outbox, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.create_function("checksum", 4, checksum)
         database.executescript(
             f"""
             BEGIN;
@@ -32,7 +35,8 @@ def fill_at_once(path: Path, count: int) -> None:
             FROM numbers, messages WHERE position = 1;
             INSERT INTO queue
             SELECT m.position, m.message_id, m.kind, m.position, m.position % 100, -(m.position % 100), size, added_at,
-            checksum, sealed, held FROM messages AS m, queue AS q WHERE q.position = 1 AND m.position > 1;
+            checksum(m.position, content_type, CAST(user_properties AS BLOB), payload), sealed, held
+            FROM messages AS m, queue AS q WHERE q.position = 1 AND m.position > 1;
             UPDATE counters SET value = {count} WHERE name IN ('rows', 'sequence');
             UPDATE counters SET value = value * {count} WHERE name = 'bytes';
             COMMIT;
