@@ -149,6 +149,8 @@ class ObjectStore:
         with self._faults_named(key):
             answer = self._client().get_object(Bucket=self._settings.bucket, Key=self._at(key))
             data: bytes = answer["Body"].read()
+            if len(data) != answer.get("ContentLength"):  # cut within the headers, an answer looks like an empty one
+                raise OSError(f"the answer was cut: {len(data)} bytes of {answer.get('ContentLength')}")
             return data
 
     def exists(self, key: str) -> bool:

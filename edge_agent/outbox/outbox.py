@@ -44,7 +44,7 @@ class Outbox:
         self._store = Store(path, key_file, clock)
         self._bounds = queue.Bounds(max_rows, max_bytes)
         self._when_full, self._max_wait_s, self._clock = when_full, max_wait_s, clock
-        self._additions = 0
+        self._additions = self._turn = 0
 
     def __enter__(self) -> Self:
         """Open or create the database; a damaged one is set aside.
@@ -134,14 +134,14 @@ class Outbox:
     ) -> list[OutboxMessage]:
         """Return what is to be sent next, besides what is in flight or kept back.
 
-        What waited longer than `max_wait_s` comes first, the oldest before all; then slices before originals, each by
-        priority, then by age. max_bytes: of all payloads together; where that is `whole`, a single message that is
-        larger is given too.
+        Slices before originals, each by priority, then by age. With a backlog the newest slice and what waited longest,
+        beyond `max_wait_s`, take turns with these, over calls too. max_bytes: of all payloads together; where that is
+        `whole`, a single message that is larger is given too.
         """
         room, chosen, damaged = max_bytes, list[OutboxMessage](), list[queue.Place]()
         seen = set(besides)
         with self._store.reading() as connection:
-            for place in queue.due(connection, self._clock() - self._max_wait_s):
+            for place in queue.due(connection, self._clock(), self._max_wait_s, self._turn):
                 if len(chosen) >= limit:
                     break
                 if place.message_id in seen:
@@ -155,6 +155,7 @@ class Outbox:
                     damaged.append(place)
                     continue
                 room = None if room is None else room - place.size
+        self._turn += len(chosen)
         for place in damaged:
             self._lose(place)
         return chosen

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from edge_agent.outbox.cipher import Cipher, Plain, TamperedError
 from edge_agent.outbox.message import HeldBack, OutboxMessage
@@ -14,6 +15,8 @@ from edge_agent.outbox.ranges import Range
 from edge_agent.outbox.schema import checksum, rank
 from protocol.topics import Kind
 
+BACKLOG_S = 5.0
+"""What waits longer is a backlog: an outage's, or of more slices than the line takes."""
 PROPERTIES = "/properties"
 """Behind the message's id: under this name its user properties are sealed."""
 
@@ -134,13 +137,27 @@ def positions_of(connection: sqlite3.Connection, message_ids: Collection[str]) -
     return sorted(int(row[0]) for row in found if row is not None)
 
 
-def due(connection: sqlite3.Connection, waits_since: float) -> Iterator[Place]:
-    """Yield what may be sent: first what has waited since that time, then by rank; the former comes twice."""
+def due(connection: sqlite3.Connection, now: float, max_wait_s: float, turn: int) -> Iterator[Place]:
+    """Yield what may be sent, some of it more than once: by rank, and with a backlog in turns.
+
+    Then the newest slice, the first by rank, and what has waited longest (beyond `max_wait_s`) take turns, so that a
+    new slice does not wait behind the backlog, nor a doubtful one behind the sure ones, and nothing waits for ever.
+    turn: how many were sent so far.
+    """
     columns = "SELECT position, message_id, kind, sequence, size FROM queue WHERE held = ''"
-    for row in connection.execute(f"{columns} AND added_at <= ? ORDER BY added_at, position", (waits_since,)):
-        yield Place(*row)
-    for row in connection.execute(f"{columns} ORDER BY rank, position"):
-        yield Place(*row)
+    by_rank = connection.execute(f"{columns} ORDER BY rank, position")
+    (oldest,) = connection.execute("SELECT min(added_at) FROM queue WHERE held = ''").fetchone()
+    if oldest is None or oldest > now - BACKLOG_S:
+        yield from (Place(*row) for row in by_rank)
+        return
+    lanes = (
+        connection.execute(f"{columns} AND kind = 'slice' ORDER BY sequence DESC"),
+        by_rank,
+        connection.execute(f"{columns} AND added_at <= ? ORDER BY added_at, position", (now - max_wait_s,)),
+    )
+    first = turn % len(lanes)
+    for rows in zip_longest(*lanes[first:], *lanes[:first]):
+        yield from (Place(*row) for row in rows if row is not None)
 
 
 def load(connection: sqlite3.Connection, cipher: Cipher, position: int) -> OutboxMessage:

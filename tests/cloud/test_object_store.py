@@ -8,10 +8,12 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -322,3 +324,34 @@ def _command_line(folder: Path, port: int | None) -> subprocess.Popen[str]:
         text=True,
         cwd=ROOT,
     )
+
+
+def test_an_answer_that_is_cut_is_no_object(s3_settings: S3Settings) -> None:
+    """A server that dies within its answer, even within the headers, gave no empty object: it is away."""
+    for answer in (b"HTTP/1.1 200 OK\r\nETag: x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"):
+        with _cutting_server(answer) as port:
+            update = {"endpoint_url": f"http://127.0.0.1:{port}", "max_attempts": 1}
+            with pytest.raises(ObjectStoreUnreachableError):
+                ObjectStore(s3_settings.model_copy(update=update)).get(image_key("0" * 64))
+
+
+@contextmanager
+def _cutting_server(answer: bytes) -> Iterator[int]:
+    """Listen, and end every connection after these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(65_536)
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_S)

@@ -60,7 +60,7 @@ def test_a_hundred_thousand_slices_drain_with_flat_memory(tmp_path: Path) -> Non
             assert not sent & set(names)
             sent.update(names)
             publisher.receipt(names)
-            publisher.settle()
+            publisher.settle(0.0)
             seconds.append(time.perf_counter() - began_s)
             started_kb = started_kb or resident_kb()
         assert len(sent) == WAITING
