@@ -67,10 +67,14 @@ class Processes:
         """Add to the environment of processes that are started from now on."""
         self._env.update(env)
 
-    def start(self, name: str, arguments: Sequence[str]) -> ManagedProcess:
-        """Start `python -m ARGUMENTS` under a name."""
-        command = [sys.executable, "-m", *arguments]
-        self._managed[name] = ManagedProcess(name, command, self._folder / f"{name}.log", dict(self._env))
+    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> ManagedProcess:
+        """Start `python -m ARGUMENTS` under a name, with an environment of its own above that of all."""
+        return self.run(name, [sys.executable, "-m", *arguments], env)
+
+    def run(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> ManagedProcess:
+        """Start a command under a name, with an environment of its own above that of all."""
+        log = self._folder / f"{name}.log"
+        self._managed[name] = ManagedProcess(name, command, log, {**self._env, **(env or {})})
         self._launch(self._managed[name])
         return self._managed[name]
 
@@ -89,6 +93,24 @@ class Processes:
         assert managed.process is not None
         managed.process.kill()
         managed.process.wait(STOP_TIMEOUT_S)
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end, and make it end."""
+        self._stop(self._managed[name])
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process."""
+        os.kill(self.pid(name), number)
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a process's present life."""
+        managed = self._managed[name]
+        assert managed.process is not None
+        return managed.process.pid
+
+    def ended(self) -> list[ManagedProcess]:
+        """Return the processes that do not run."""
+        return [managed for managed in self._managed.values() if not managed.running]
 
     def restart(self, name: str) -> None:
         """Start a killed process again with the same command and log."""

@@ -1,0 +1,1 @@
+"""Break the running loop on purpose, by a seeded schedule, and count what is lost, doubled or spoiled."""
