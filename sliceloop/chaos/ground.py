@@ -80,7 +80,6 @@ class Ground:
         self._slices = slices
         self._stack = ExitStack()
         self.mosquitto = mosquitto.find_mosquitto()
-        self.library = clock.find_library()
         self.lines: dict[str, MqttProxy] = {}
         self.disks: dict[str, Fillable] = {}
 
@@ -138,8 +137,6 @@ class Ground:
         missing = []
         if self.mosquitto is None:
             missing.append(Missing((Kind.BROKER_RESTART, Kind.BROKER_WIPE), "the embedded broker keeps nothing"))
-        if self.library is None:
-            missing.append(Missing((Kind.CLOCK_FORWARD, Kind.CLOCK_BACK), "libfaketime is not installed"))
         away = {kind for each in missing for kind in each.kinds}
         return {kind: targets for kind, targets in kinds.items() if kind not in away}, missing
 
@@ -212,16 +209,16 @@ class Ground:
     def _start_workers(self) -> None:
         for name in WORKERS:
             env = {"SLICELOOP_WORKER__NAME": name, "SLICELOOP_WORKER__DECIDES": str(name == WORKERS[0]).lower()}
-            self.processes.start(name, self._sliceloop("worker", "worker"), {**env, **self._line_and_clock(name)})
+            self.processes.start(name, self._by_its_clock(name, "worker", "worker"), {**env, **self._line(name)})
 
     def _start_edge(self, edge: str) -> None:
         inbox(self.folder, edge).mkdir(parents=True, exist_ok=True)
         size = DISK_BYTES + DISK_BYTES_A_SLICE * self._slices // len(EDGES)
         self.disks[edge] = on_small_disk(self.folder / edge / "data", size, self._stack.callback)
-        command = [sys.executable, "-m", *self._sliceloop("edge", edge)]
+        command = [sys.executable, "-m", *self._by_its_clock(edge, "edge", edge)]
         if not isinstance(self.disks[edge], SmallDisk):
             command = through_a_pipe(command)
-        self.processes.run(edge, command, self._line_and_clock(edge))
+        self.processes.run(edge, command, self._line(edge))
 
     def _start_baseline(self) -> None:
         lines = ["--port", str(self.broker_port), "--file", str(self.baseline_file)]
@@ -240,11 +237,13 @@ class Ground:
     def _sliceloop(self, command: str, config: str) -> list[str]:
         return ["sliceloop", command, "--config", str(self._configs[config])]
 
-    def _line_and_clock(self, name: str) -> dict[str, str]:
-        env = {"SLICELOOP_BROKER__PORT": str(self.lines[name].port)}
-        if self.library is not None:
-            env |= clock.environment(self.library, self.clock_file(name))
-        return env
+    def _line(self, name: str) -> dict[str, str]:
+        return {"SLICELOOP_BROKER__PORT": str(self.lines[name].port)}
+
+    def _by_its_clock(self, name: str, command: str, config: str) -> list[str]:
+        """Return how to run a command of ours by a clock that can jump."""
+        clock.set_clock(self.clock_file(name), 0)
+        return ["sliceloop.chaos.clock", str(self.clock_file(name)), *self._sliceloop(command, config)[1:]]
 
     def _s3_answers(self) -> bool:
         try:
