@@ -702,6 +702,7 @@ def chaos(
     seed: int = 0,
     slices: Annotated[int, typer.Option(min=2, help="How many slices to stream.")] = 500,
     faults: Annotated[int, typer.Option(min=0, help="How many faults strike meanwhile.")] = 60,
+    fuzz: Annotated[int, typer.Option(min=0, help="Publish so many mutated messages instead of faults.")] = 0,
     ledger: Annotated[
         Literal["sqlite", "postgresql"], typer.Option(help="Where the workers keep their ledger.")
     ] = "sqlite",
@@ -711,7 +712,12 @@ def chaos(
     """Break the running loop by a seeded schedule of faults, and count what is lost, doubled or spoiled."""
     from sliceloop.chaos.run import Order, run_chaos
 
-    raise typer.Exit(run_chaos(Order(seed, slices, faults, ledger, folder), json))
+    order = Order(seed, slices, faults, ledger, folder)
+    if fuzz:
+        from sliceloop.chaos.fuzz_run import run_fuzz
+
+        raise typer.Exit(run_fuzz(order, fuzz, json))
+    raise typer.Exit(run_chaos(order, json))
 
 
 def _broker(config: Path | None) -> BrokerSettings:

@@ -78,7 +78,7 @@ def run_chaos(order: Order, json_file: Path | None) -> int:
             for each in missing:
                 screen.say(f"not available: {', '.join(each.kinds)} ({each.why})")
             ground.start()
-            ground.wait("the first slices are stored", lambda: _first_are_stored(ground, stream))
+            ground.wait("the first slices are stored", lambda: first_are_stored(ground, stream))
             result = Chaos(order, ground, stream, schedule, screen).run()
     screen.console.print(summary(result))
     if json_file is not None:
@@ -179,7 +179,7 @@ class Chaos:
         )
 
 
-def _first_are_stored(ground: Ground, stream: Stream) -> bool:
+def first_are_stored(ground: Ground, stream: Stream) -> bool:
     """Give each edge its first slice, and tell whether they have come through."""
     stream.step(0.0, INTERVAL_S)
     return len(stored_frames(ground)) == stream.given
