@@ -18,6 +18,8 @@ READ_BYTES = 1 << 16
 SLOW_S = 1.5
 UPSTREAM_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 256 * 1024
+STATUS_BYTES = len("HTTP/1.1 ")
+"""An answer is cut here, then in the middle of its head, which http.client takes for a whole one, then of its body."""
 NO_BODY = frozenset({204, 304})
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -139,10 +141,10 @@ class S3Proxy:
         """Count the requests that met the present mood."""
         return self._hits
 
-    def _hit(self) -> tuple[Mood, threading.Event]:
+    def _hit(self) -> tuple[Mood, int, threading.Event]:
         with self._lock:
             self._hits += self._mood is not Mood.GOOD
-            return self._mood, self._changed
+            return self._mood, self._hits, self._changed
 
     # The proxy's own threads.
 
@@ -160,14 +162,14 @@ class S3Proxy:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (request := client.head()) is not None:
-                mood, changed = self._hit()
+                mood, hit, changed = self._hit()
                 if mood in ERRORS:
                     _refuse(client, request, *ERRORS[mood])
                     continue
                 if mood is Mood.SLOW:
                     changed.wait(SLOW_S)
                 store = store or self._store()
-                _pass_on(client, store, request, mood)
+                _pass_on(client, store, request, mood, hit)
         except (OSError, ValueError):
             pass  # either side broke, or was made to: both end, and the client tries again
         finally:
@@ -193,7 +195,7 @@ def _refuse(client: Wire, request: Head, status: int, code: str) -> None:
     client.socket.sendall(head.encode() + body)
 
 
-def _pass_on(client: Wire, store: Wire, request: Head, mood: Mood) -> None:
+def _pass_on(client: Wire, store: Wire, request: Head, mood: Mood, hit: int) -> None:
     store.socket.sendall(request.raw)
     early = _early_answer(client, store) if "100-continue" in request.headers.get("expect", "") else None
     if early is None:
@@ -202,11 +204,12 @@ def _pass_on(client: Wire, store: Wire, request: Head, mood: Mood) -> None:
             raise BrokenLineError("cut in the request")
         _copy(client, store, request.length)
     answer = early or _answer(store)
-    raw = answer.raw + _body(store, request, answer)
+    body = _body(store, request, answer)
     if mood is Mood.CUT_ANSWER:
-        client.socket.sendall(raw[: len(answer.raw) // 2])
+        places = STATUS_BYTES, len(answer.raw) // 2, len(answer.raw) + len(body) // 2
+        client.socket.sendall((answer.raw + body)[: places[hit % len(places) - 1]])
         raise BrokenLineError("cut in the answer")
-    client.socket.sendall(raw)
+    client.socket.sendall(answer.raw + body)
     if answer.headers.get("connection", "").lower() == "close":
         raise BrokenLineError("the store closes")
 

@@ -36,6 +36,10 @@ class Kind(StrEnum):
     AGAIN = "messages again, shuffled"
 
 
+SHARES = {Kind.KILL: 4, Kind.STOP: 2}
+"""Those that can strike the most targets are drawn so many times as often as others."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Strikes when `at_slice` slices were given, and lasts `seconds`."""
@@ -47,9 +51,12 @@ class Fault:
 
 
 def draw(seed: int, slices: int, faults: int, available: Mapping[Kind, Sequence[str]]) -> list[Fault]:
-    """Draw faults of the available kinds and their targets, in the order of their moments; each kind about as often."""
+    """Draw faults of the available kinds and their targets, in the order of their moments; each kind by its share."""
     rng = random.Random(seed)  # noqa: S311  a schedule, not a secret
-    kinds, moments = _dealt(list(available), rng), _moments(slices, faults, rng)
+    kinds, moments = (
+        _dealt([kind for kind in available for _ in range(SHARES.get(kind, 1))], rng),
+        _moments(slices, faults, rng),
+    )
     targets = {kind: _dealt(list(names), rng) for kind, names in available.items()}
     drawn = []
     for moment in moments:
