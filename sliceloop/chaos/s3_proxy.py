@@ -19,7 +19,7 @@ SLOW_S = 1.5
 UPSTREAM_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 256 * 1024
 STATUS_BYTES = len("HTTP/1.1 ")
-"""An answer is cut here, then in the middle of its head, which http.client takes for a whole one, then of its body."""
+"""An answer is cut here, then in its first header, which http.client takes for no header, then in its body."""
 NO_BODY = frozenset({204, 304})
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -206,7 +206,7 @@ def _pass_on(client: Wire, store: Wire, request: Head, mood: Mood, hit: int) -> 
     answer = early or _answer(store)
     body = _body(store, request, answer)
     if mood is Mood.CUT_ANSWER:
-        places = STATUS_BYTES, len(answer.raw) // 2, len(answer.raw) + len(body) // 2
+        places = STATUS_BYTES, len(answer.first) + 4, len(answer.raw) + len(body) // 2
         client.socket.sendall((answer.raw + body)[: places[hit % len(places) - 1]])
         raise BrokenLineError("cut in the answer")
     client.socket.sendall(answer.raw + body)
