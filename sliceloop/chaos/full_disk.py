@@ -1,7 +1,9 @@
 """An edge's disk that can be filled: a small tmpfs and ballast for root, a limit on file sizes for others."""
 
+import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,11 @@ class SmallDisk:
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def unmount(self) -> None:
-        """Take it away with all that is on it; a process that still looks at it does not stand in the way."""
+        """Take it away, a copy of what is on it left beside; a process that still uses it does not stand in the way."""
+        kept = self._folder.with_name(f"{self._folder.name}-kept")
+        shutil.rmtree(kept, ignore_errors=True)
+        with contextlib.suppress(shutil.Error, OSError):  # a file may go meanwhile
+            shutil.copytree(self._folder, kept, ignore=shutil.ignore_patterns(BALLAST))
         subprocess.run(["umount", "--lazy", str(self._folder)], check=False, capture_output=True)
 
     def fill(self, _: int) -> None:

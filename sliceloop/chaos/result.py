@@ -30,6 +30,8 @@ class ChaosResult:
     not_applied: tuple[tuple[Fault, str], ...]
     unavailable: tuple[str, ...]
     twice: int
+    read_once: int
+    """Slices without a second reading: stored, so not lost, but nobody compared."""
     baseline_given: int
     baseline_lost: int
     baseline_doubled: int
@@ -75,6 +77,7 @@ def _outcome(result: ChaosResult) -> Table:
     table.add_row("doubled", str(len(verdict.doubled)), str(result.baseline_doubled))
     table.add_row("hash mismatches", str(len(verdict.mismatches)), "")
     table.add_row("came twice, stored once", str(result.twice), "")
+    table.add_row("without a second reading", str(result.read_once), "")
     return table
 
 

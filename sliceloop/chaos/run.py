@@ -170,6 +170,7 @@ class Chaos:
             not_applied=tuple(self._strikes.not_applied),
             unavailable=tuple(f"{', '.join(each.kinds)} ({each.why})" for each in missing),
             twice=ground.twice(),
+            read_once=len(ground.ledger.slices_without("second", self._order.slices)),
             baseline_given=sum(counts.values()),
             baseline_lost=lost,
             baseline_doubled=doubled,
