@@ -81,7 +81,13 @@ def run_fuzz(order: Order, packets: int, json_file: Path | None) -> int:
             ground.wait("the first slices are stored", lambda: first_are_stored(ground, stream))
             result = Fuzz(order, packets, ground, stream, screen).run()
     screen.console.print(_table(result))
-    for line in (*result.verdict.lost, *result.verdict.foreign, *result.verdict.mismatches, *result.verdict.others):
+    for line in (
+        *result.verdict.lost,
+        *result.verdict.gaps,
+        *result.verdict.foreign,
+        *result.verdict.mismatches,
+        *result.verdict.others,
+    ):
         screen.say(line)
     if not result.clean:
         screen.say(f"again: {result.command}")
