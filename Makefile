@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_SEEDS ?= 1 2 3 4 5
+CHAOS_FUZZ ?= 1000000
 # Two files at a time. The others are about connections and their times, and go one after another.
 APART := tests/training tests/model tests/protocol tests/screen_camera tests/locate tests/photometry tests/intake \
 	tests/capture_bench tests/dashboard tests/command tests/worker tests/cloud
@@ -40,7 +42,9 @@ bench: setup
 	$(BIN)/sliceloop bench capture --phantoms 60
 
 chaos: setup
+	for seed in $(CHAOS_SEEDS); do $(BIN)/sliceloop chaos --seed $$seed --json chaos-data/seed-$$seed.json || exit 1; done
+	$(BIN)/sliceloop chaos --fuzz $(CHAOS_FUZZ) --json chaos-data/fuzz.json
 	$(BIN)/python -m pytest -m chaos --timeout 900
 
 clean:
-	rm -rf $(VENV) demo-data build *.egg-info
+	rm -rf $(VENV) demo-data chaos-data build *.egg-info

@@ -712,6 +712,29 @@ def demo(
     raise typer.Exit(run_demo(images, slices, seed, folder, headless=headless, json=json, svg=svg))
 
 
+@app.command()
+def chaos(
+    seed: int = 0,
+    slices: Annotated[int, typer.Option(min=2, help="How many slices to stream.")] = 500,
+    faults: Annotated[int, typer.Option(min=0, help="How many faults strike meanwhile.")] = 60,
+    fuzz: Annotated[int, typer.Option(min=0, help="Publish so many mutated messages instead of faults.")] = 0,
+    ledger: Annotated[
+        Literal["sqlite", "postgresql"], typer.Option(help="Where the workers keep their ledger.")
+    ] = "sqlite",
+    folder: Annotated[Path, typer.Option(help="Where runs keep their data.")] = Path("chaos-data"),
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+) -> None:
+    """Break the running loop by a seeded schedule of faults, and count what is lost, doubled or spoiled."""
+    from sliceloop.chaos.run import Order, run_chaos
+
+    order = Order(seed, slices, faults, ledger, folder)
+    if fuzz:
+        from sliceloop.chaos.fuzz_run import run_fuzz
+
+        raise typer.Exit(run_fuzz(order, fuzz, json))
+    raise typer.Exit(run_chaos(order, json))
+
+
 def _broker(config: Path | None) -> BrokerSettings:
     return read_section(config, "broker", BrokerSettings)
 

@@ -49,9 +49,8 @@ class Pair:
             with contextlib.suppress(OSError):  # closed meanwhile, by the other side's thread
                 if reset:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                    each.close()  # at once: shutdown would say goodbye in order
-                else:
-                    each.shutdown(socket.SHUT_RDWR)
+                # wakes the thread that reads; of a line that breaks, the other side hears by the RST of the close alone
+                each.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             each.close()
 
 
