@@ -1,9 +1,11 @@
 """The object store: slices, frames, models and data sets in S3; the one file that imports boto3."""
 
 import threading
+import time
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
@@ -19,6 +21,8 @@ DENIED_CODES = frozenset(
 MISSING_CODES = frozenset({"404", "NoSuchKey", "NotFound"})
 FRAME_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "application/dicom": "dcm"}
 MAX_NAME_LENGTH = 100
+MAX_CLOCK_SKEW_S = 600.0
+"""S3 refuses signatures of clocks that are 15 minutes off; a refused HEAD does not say why."""
 QUICK_BYTES = 1024 * 1024
 """Larger objects are few, and boto3 gives each part of them the time that a slow line needs."""
 
@@ -261,10 +265,24 @@ class ObjectStore:
         if code in MISSING_CODES:
             return ObjectMissingError(settings.bucket, settings.prefix + key)
         if code in DENIED_CODES or status in (401, 403):
+            skew_s = _clock_skew_s(fault)
+            if abs(skew_s) > MAX_CLOCK_SKEW_S:
+                return ObjectStoreUnreachableError(
+                    self._endpoint, f"denied, and our clock is {skew_s:+.0f} s off: set it"
+                )
             return BucketDeniedError(settings.bucket, self._endpoint, f"{code} {message}".strip())
         if 400 <= status < 500 and status not in (408, 409, 429):
             return ObjectRefusedError(self._endpoint, code, message)
         return ObjectStoreUnreachableError(self._endpoint, f"{code or status} {message}".strip())
+
+
+def _clock_skew_s(fault: ClientError) -> float:
+    """Return by how much our clock is ahead of the server's, by the answer's date; 0 where it has none."""
+    said = fault.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return time.time() - parsedate_to_datetime(said).timestamp()
+    except ValueError:
+        return 0.0
 
 
 class InvalidKeyPartError(ValueError):

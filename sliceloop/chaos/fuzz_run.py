@@ -12,7 +12,7 @@ from rich.table import Table
 from sqlalchemy import func, select
 
 from cloud_worker.ledger import LedgerUnavailableError
-from cloud_worker.ledger.slices import MAX_DEAD_LETTERS
+from cloud_worker.ledger.dead_letters import MAX_DEAD_LETTERS
 from cloud_worker.ledger.tables import dead_letters
 from sliceloop.chaos.facts import collect, dead_letters_ever, stored_frames, waiting
 from sliceloop.chaos.feed import Stream

@@ -14,6 +14,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -333,6 +335,18 @@ def test_an_answer_that_is_cut_is_no_object(s3_settings: S3Settings) -> None:
             update = {"endpoint_url": f"http://127.0.0.1:{port}", "max_attempts": 1}
             with pytest.raises(ObjectStoreUnreachableError):
                 ObjectStore(s3_settings.model_copy(update=update)).get(image_key("0" * 64))
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_off_is_named_and_waited_for(s3_settings: S3Settings, hours: int) -> None:
+    """A refusal by a server whose clock shows another hour is not of wrong keys: ours is off, and may be set soon."""
+    date = format_datetime(datetime.now(UTC) - timedelta(hours=hours), usegmt=True).encode()
+    with _cutting_server(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nDate: " + date + b"\r\n\r\n") as port:
+        update = {"endpoint_url": f"http://127.0.0.1:{port}", "max_attempts": 1}
+        store = ObjectStore(s3_settings.model_copy(update=update))
+        for attempt in (store.check, lambda: store.put(image_key("1" * 64), b"x", "image/png")):
+            with pytest.raises(ObjectStoreUnreachableError, match=rf"our clock is .{abs(hours) * 3600 // 10}\d s off"):
+                attempt()
 
 
 @contextmanager
