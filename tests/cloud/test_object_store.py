@@ -345,7 +345,7 @@ def test_a_clock_that_is_off_is_named_and_waited_for(s3_settings: S3Settings, ho
         update = {"endpoint_url": f"http://127.0.0.1:{port}", "max_attempts": 1}
         store = ObjectStore(s3_settings.model_copy(update=update))
         for attempt in (store.check, lambda: store.put(image_key("1" * 64), b"x", "image/png")):
-            with pytest.raises(ObjectStoreUnreachableError, match=rf"our clock is .{abs(hours) * 3600 // 10}\d s off"):
+            with pytest.raises(ObjectStoreUnreachableError, match=r"our clock is [+-]3(59|60)\d s off"):
                 attempt()
 
 
