@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Set
-from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import structlog
@@ -33,8 +32,6 @@ MAX_RECEIPT = 500
 """So many ids a receipt may name."""
 MAX_UNSAID_EDGES = 10_000
 
-Ready = queue.SimpleQueue[Future[Stored | None]]
-
 
 class Committer:
     """One loop in a thread of its own: while one batch goes to the disk, the next gathers."""
@@ -47,7 +44,7 @@ class Committer:
         self._name = name
         self._patience = Patience(retry_s, random.Random())  # noqa: S311 - jitter, not a secret
         self._unsaid: dict[Address, list[MessageId]] = defaultdict(list)
-        self.ready: Ready = queue.SimpleQueue()
+        self.ready = queue.SimpleQueue[Stored]()
 
     def run(self, stop: threading.Event) -> None:
         """Commit until the stop."""
@@ -70,9 +67,7 @@ class Committer:
         try:
             while len(batch) < MAX_BATCH:
                 wait_s = UNSAID_WAIT_S if self._unsaid else WAIT_S
-                stored = (self.ready.get_nowait() if batch else self.ready.get(timeout=wait_s)).result()
-                if stored is not None:
-                    batch.append(stored)
+                batch.append(self.ready.get_nowait() if batch else self.ready.get(timeout=wait_s))
         except queue.Empty:
             pass
         return batch

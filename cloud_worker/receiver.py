@@ -2,7 +2,7 @@
 
 import random
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from broker.session import Session
@@ -38,12 +38,17 @@ class Receiver:
 
     def run(self, stop: threading.Event) -> None:
         """Receive until the stop."""
-        with (
-            SupervisedThread("worker-committer", lambda: self._committer.run(stop), stop),
-            ThreadPoolExecutor(self._settings.parallel_writes, "worker-store") as pool,
-        ):
-            while not stop.is_set():
-                inbound = self._session.receive(WAIT_S)
-                if inbound is not None and self._in_hand.enter(len(inbound.payload), stop):
-                    stored = pool.submit(self._storing.store, Arrived(inbound, datetime.now(UTC)), stop)
-                    stored.add_done_callback(self._committer.ready.put)
+        with ExitStack() as stack:
+            stack.enter_context(SupervisedThread("worker-committer", lambda: self._committer.run(stop), stop))
+            for number in range(self._settings.parallel_writes):
+                name = f"worker-store-{number + 1}"
+                stack.enter_context(SupervisedThread(name, lambda: self._store_all(stop), stop))
+            stop.wait()
+
+    def _store_all(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            inbound = self._session.receive(WAIT_S)
+            if inbound is not None and self._in_hand.enter(len(inbound.payload), stop):
+                stored = self._storing.store(Arrived(inbound, datetime.now(UTC)), stop)
+                if stored is not None:
+                    self._committer.ready.put(stored)

@@ -20,8 +20,8 @@ from sliceloop.fleet.stopwatch import TimedOutbox
 
 SITE = "simulated"
 SOFTWARE = "sliceloop fleet"
-CLOSED_LOOP_S = 0.001
-"""How often an edge without a pace looks whether it may capture again."""
+STOP_S = 0.2
+"""How often an edge that waits for receipts looks whether it is to stop."""
 RETRY_S = 0.5
 """After the outbox was full."""
 
@@ -70,8 +70,7 @@ class SimulatedEdge:
     def _capture_all(self, pace: Pace, link: Link, stop: threading.Event, rng: random.Random) -> None:
         next_s = time.monotonic() + rng.uniform(0, pace.interval_s)
         while self.captured < pace.slices and not (stop.is_set() or self._enough.is_set()):
-            if pace.interval_s == 0 and self.outbox.waiting >= pace.max_waiting:
-                stop.wait(CLOSED_LOOP_S)
+            if pace.interval_s == 0 and not self.outbox.wait_below(pace.max_waiting, STOP_S):
                 continue
             stop.wait(max(0.0, next_s - time.monotonic()))
             if stop.is_set():

@@ -14,7 +14,7 @@ class TimedOutbox(Outbox):
     def __init__(self, *arguments: object, **options: object) -> None:
         """Take what `Outbox` takes."""
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
         self._slice_of: dict[str, str] = {}
         self._missing: dict[str, int] = {}
         self._begun_s: dict[str, float] = {}
@@ -43,7 +43,13 @@ class TimedOutbox(Outbox):
                 slice_id = self._slice_of.pop(message_id, None)
                 if slice_id is not None:
                     self._came(slice_id, now_s)
+            self._guard.notify_all()
         return deleted
+
+    def wait_below(self, waiting: int, timeout_s: float) -> bool:
+        """Wait until fewer slices lack a receipt; False when the timeout passed first."""
+        with self._guard:
+            return self._guard.wait_for(lambda: len(self._missing) < waiting, timeout_s)
 
     @property
     def waiting(self) -> int:
