@@ -11,8 +11,8 @@ from collections import deque
 FEWEST = 2
 START = 8.0
 """On a new connection, before anything is known of it."""
-MIN_TARGET_S = 0.01
-"""So much later than the fastest a receipt may always be: batches and schedulers cost that much."""
+MIN_TARGET_S = 0.04
+"""So much later than the fastest a receipt may always be: batches of workers and schedulers cost that much."""
 PROBE_EVERY, PROBES = 1_000, 4
 """After so many receipts the line is left empty for so many, to see how fast it is."""
 MEMORY = 10

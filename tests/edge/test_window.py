@@ -37,7 +37,7 @@ def test_the_line_is_kept_busy_and_the_queue_short(rate_per_s: float, delay_s: f
     """On a line of any speed all of it is used, and a message waits at most about once more than on the empty line."""
     came = through(AdaptiveWindow(MOST), rate_per_s, delay_s, FIRST_MANY)[FIRST_MANY // 2 :]
     alone_s = 1 / rate_per_s + delay_s
-    assert sum(took for _, took in came) / len(came) <= 2.5 * alone_s + 0.02
+    assert sum(took for _, took in came) / len(came) <= 2.5 * alone_s + 0.05
     lasted_s = came[-1][0] - came[0][0]
     possible = min(rate_per_s, MOST / alone_s)
     assert (len(came) - 1) / lasted_s >= 0.8 * possible
