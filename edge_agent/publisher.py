@@ -55,11 +55,12 @@ class Publisher:
         receipt_timeout_s: float,
         max_inflight_bytes: int = 8 * 1024 * 1024,
         rng: random.Random | None = None,
+        pace: AdaptiveWindow | None = None,
     ) -> None:
         """Remember the queue, the way, and how much may be without a receipt at once. rng: jitter of resends."""
         self._outbox, self._session = outbox, session
         self._site, self._edge = site, edge
-        self._pace = AdaptiveWindow(window)
+        self._pace = pace or AdaptiveWindow(window)
         self._max_inflight_bytes = max_inflight_bytes
         self._receipt_timeout_s = receipt_timeout_s
         self._flights = Flights(receipt_timeout_s, MAX_PATIENCE, rng or random.Random())  # noqa: S311 - jitter
@@ -133,6 +134,7 @@ class Publisher:
         self._pace.restart()
         self._flights.clear()  # the next connection sends them again; the worker stores a message once
         if connected:
+            self._outbox.line_is_back()
             self._outbox.release_held()
             self._held = HeldBack(0, "")
 

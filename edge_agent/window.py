@@ -17,8 +17,10 @@ PROBE_EVERY, PROBES = 1_000, 4
 """After so many receipts the line is left empty for so many, to see how fast it is."""
 MEMORY = 10
 """The fastest of so many probes counts: lines change."""
-MAX_STEP = 0.5
-"""A receipt takes away at most half a place."""
+MAX_STEP = 1.0
+"""A receipt takes away at most one place."""
+FOUND = 0.5
+"""With so little of the target's room left the search for the line's width ends; what is on its way fills the rest."""
 
 
 class AdaptiveWindow:
@@ -35,9 +37,9 @@ class AdaptiveWindow:
         return max(1, min(self._most, FEWEST if self._draining else int(self._size)))
 
     def restart(self) -> None:
-        """Begin anew, as on a new connection."""
+        """Begin anew, as on a new connection: first see how fast it is, since all edges may have come back at once."""
         self._size, self._searching = START, True
-        self._heard = self._draining = 0
+        self._heard, self._draining = 0, PROBES
         self._fastest_s: deque[float] = deque([float("inf")], maxlen=MEMORY)
 
     def receipt(self, took_s: float) -> None:
@@ -60,6 +62,6 @@ class AdaptiveWindow:
     def _adjust(self, took_s: float) -> None:
         fastest_s = min(self._fastest_s)
         room = 1 - (took_s - fastest_s) / max(fastest_s, MIN_TARGET_S)
-        self._searching = self._searching and room > 0
-        step = room if self._searching else max(-MAX_STEP, room / self._size)
+        self._searching = self._searching and room > FOUND
+        step = room / 2 if self._searching else max(-MAX_STEP, room if room < 0 else room / self._size)
         self._size = min(float(self._most), max(float(FEWEST), self._size + step))

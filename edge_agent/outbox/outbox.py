@@ -45,6 +45,7 @@ class Outbox:
         self._bounds = queue.Bounds(max_rows, max_bytes)
         self._when_full, self._max_wait_s, self._clock = when_full, max_wait_s, clock
         self._additions = self._turn = 0
+        self._line_since = 0.0
 
     def __enter__(self) -> Self:
         """Open or create the database; a damaged one is set aside.
@@ -134,14 +135,14 @@ class Outbox:
     ) -> list[OutboxMessage]:
         """Return what is to be sent next, besides what is in flight or kept back.
 
-        Slices before originals, each by priority, then by age. With a backlog the newest slice and what waited longest,
+        Slices before originals, each by priority, then by age. With a backlog the new slices and what waited longest,
         beyond `max_wait_s`, take turns with these, over calls too. max_bytes: of all payloads together; where that is
         `whole`, a single message that is larger is given too.
         """
         room, chosen, damaged = max_bytes, list[OutboxMessage](), list[queue.Place]()
         seen = set(besides)
         with self._store.reading() as connection:
-            for place in queue.due(connection, self._clock(), self._max_wait_s, self._turn):
+            for place in queue.due(connection, self._clock(), self._line_since, self._max_wait_s, self._turn):
                 if len(chosen) >= limit:
                     break
                 if place.message_id in seen:
@@ -159,6 +160,10 @@ class Outbox:
         for place in damaged:
             self._lose(place)
         return chosen
+
+    def line_is_back(self) -> None:
+        """Hear that there is a connection again: what was captured until now is its backlog."""
+        self._line_since = self._clock()
 
     def hold(self, message_id: str, reason: str) -> None:
         """Keep a message back, since this broker does not take it; those behind it go on."""

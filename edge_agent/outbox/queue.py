@@ -137,11 +137,12 @@ def positions_of(connection: sqlite3.Connection, message_ids: Collection[str]) -
     return sorted(int(row[0]) for row in found if row is not None)
 
 
-def due(connection: sqlite3.Connection, now: float, max_wait_s: float, turn: int) -> Iterator[Place]:
+def due(connection: sqlite3.Connection, now: float, line_since: float, max_wait_s: float, turn: int) -> Iterator[Place]:
     """Yield what may be sent, some of it more than once: by rank, and with a backlog in turns.
 
-    Then the newest slice, the first by rank, and what has waited longest (beyond `max_wait_s`) take turns, so that a
-    new slice does not wait behind the backlog, nor a doubtful one behind the sure ones, and nothing waits for ever.
+    Then slices that are new since the line is there, the first by rank, and what has waited longest (beyond
+    `max_wait_s`) take turns, so that a new slice does not wait behind the backlog, nor a doubtful one behind the sure,
+    and none waits for ever.
     turn: how many were sent so far.
     """
     columns = "SELECT position, message_id, kind, sequence, size FROM queue WHERE held = ''"
@@ -151,7 +152,10 @@ def due(connection: sqlite3.Connection, now: float, max_wait_s: float, turn: int
         yield from (Place(*row) for row in by_rank)
         return
     lanes = (
-        connection.execute(f"{columns} AND kind = 'slice' ORDER BY sequence DESC"),
+        connection.execute(
+            f"{columns} AND added_at > ? AND kind = 'slice' ORDER BY added_at, position",
+            (max(now - BACKLOG_S, line_since),),
+        ),
         by_rank,
         connection.execute(f"{columns} AND added_at <= ? ORDER BY added_at, position", (now - max_wait_s,)),
     )

@@ -20,6 +20,8 @@ from sliceloop.fleet.stopwatch import TimedOutbox
 
 SITE = "simulated"
 SOFTWARE = "sliceloop fleet"
+MAX_OUTBOX_ROWS, MAX_OUTBOX_BYTES = 1_000_000, 64 * 1024**3
+"""Days of an outage."""
 STOP_S = 0.2
 """How often an edge that waits for receipts looks whether it is to stop."""
 RETRY_S = 0.5
@@ -41,7 +43,13 @@ class SimulatedEdge:
     def __init__(self, name: str, folder: Path, broker: BrokerSettings, pngs: list[bytes], with_frames: bool) -> None:
         """Remember who it is; it trusts no release, and reports so."""
         self.settings = EdgeSettings(
-            site=SITE, edge=name, data_dir=folder, replay=ReplaySettings(folder=folder), trusted_keys_dir=folder
+            site=SITE,
+            edge=name,
+            data_dir=folder,
+            replay=ReplaySettings(folder=folder),
+            trusted_keys_dir=folder,
+            max_outbox_rows=MAX_OUTBOX_ROWS,
+            max_outbox_bytes=MAX_OUTBOX_BYTES,
         )
         identity = EdgeIdentity(SITE, name, uuid.uuid4().hex, b"the secret of a simulated site")
         self.outbox = TimedOutbox(

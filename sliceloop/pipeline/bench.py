@@ -19,6 +19,7 @@ from training.provenance import code_commit, machine, versions
 WAITING_IN_ALL = 64
 """At full speed so many slices wait at once, whatever the number of edges: enough that nobody idles."""
 MIN_WAITING = 4
+WARM_UP_EDGES = 4
 WARM_UP = 32
 """Slices before the first measurement, for connections and caches."""
 LIMIT_S = 600.0
@@ -54,6 +55,7 @@ def measure(plan: PipelinePlan, folder: Path, stop: threading.Event, say: Say) -
         say(f"soak: {plan.soak} slices")
         with staged(folder, plan.ledger_url) as stage:
             stage.start_worker("worker-1")
+            _warm_up(stage, plan, WARM_UP_EDGES, stop)
             soak = measure_soak(stage, plan.soak, plan.with_frames, stop)
     for workers in plan.workers:
         for edges in plan.edges:
@@ -66,6 +68,7 @@ def measure(plan: PipelinePlan, folder: Path, stop: threading.Event, say: Say) -
         say(f"outage: the line is cut for {plan.cut_s:g} s")
         with staged(folder, plan.ledger_url) as stage:
             stage.start_worker("worker-1")
+            _warm_up(stage, plan, WARM_UP_EDGES, stop)
             outage = measure_outage(
                 stage, Stream(points[-1].full.slices_per_s, plan.cut_s, plan.steady_s, plan.with_frames), stop
             )
@@ -89,7 +92,7 @@ def _measure_point(
     for number in range(workers):
         stage.start_worker(f"worker-{number + 1}")
     say(f"{edges} edges, {workers} workers: warming up")
-    _run(stage, plan, edges, Pace(0, max(1, WARM_UP // edges), MIN_WAITING), stop)
+    _warm_up(stage, plan, edges, stop)
     say(f"{edges} edges, {workers} workers: floors")
     floors = measure_floors(stage, _payload_maker(), plan.slices, edges)
     say(f"{edges} edges, {workers} workers: full speed")
@@ -99,6 +102,11 @@ def _measure_point(
     rate = max(full.slices_per_s / 2, 0.1)
     half = _run(stage, plan, edges, Pace(edges / rate, max(1, round(plan.steady_s * rate / edges)), waiting), stop)
     return Point(edges=edges, workers=workers, floors=floors, full=full, half=half)
+
+
+def _warm_up(stage: Stage, plan: PipelinePlan, edges: int, stop: threading.Event) -> None:
+    """Wait for the workers, open connections and fill caches."""
+    _run(stage, plan, edges, Pace(0, max(1, WARM_UP // edges), MIN_WAITING), stop)
 
 
 def _run(stage: Stage, plan: PipelinePlan, edges: int, pace: Pace, stop: threading.Event) -> FleetReport:

@@ -17,6 +17,9 @@ STREAM_SHARE = 0.25
 CAUGHT_UP_S = 0.5
 """Of the stream's slices: when no more wait, the backlog is gone."""
 SAMPLE_S = 0.5
+POLL_S = 0.02
+RECONNECT_S = 60.0
+"""Longest wait for the first receipt after the line is mended."""
 LIMIT_FACTOR = 3.0
 
 
@@ -38,6 +41,15 @@ class _Course:
             if self._stop.is_set() or time.monotonic() >= until_s or waiting <= until_waiting:
                 return waiting
             self._stop.wait(min(SAMPLE_S, max(0.0, until_s - time.monotonic())))
+
+    def wait_for_receipt(self, seconds: float) -> float:
+        """Wait for the next receipt; return when it came."""
+        until_s, before = time.monotonic() + seconds, self.moments[-1].receipted
+        while time.monotonic() < until_s:
+            captured, waiting = self._fleet.counts()
+            if captured - waiting > before or self._stop.wait(POLL_S):
+                break
+        return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ def measure_outage(stage: Stage, stream: Stream, stop: threading.Event) -> Outag
             mended_at_s = time.monotonic()
             receipted_before = course.moments[-1].receipted
             line.set(Line.GOOD)
+            back_at_s = course.wait_for_receipt(RECONNECT_S)
             course.watch(LIMIT_FACTOR * cut_s, until_waiting=CAUGHT_UP_S * rate)
             caught_up_at_s = time.monotonic()
             receipted = course.moments[-1].receipted - receipted_before
@@ -83,10 +96,11 @@ def measure_outage(stage: Stage, stream: Stream, stop: threading.Event) -> Outag
         cut_s=mended_at_s - cut_at_s,
         stream_per_s=rate,
         backlog=backlog,
+        back_after_s=back_at_s - mended_at_s,
         catch_up_s=seconds,
         catch_up_per_s=receipted / seconds,
         before=latency_of([lasted for begun, lasted in taken if begun + lasted < cut_at_s]),
-        during_catch_up=latency_of([lasted for begun, lasted in taken if mended_at_s <= begun < caught_up_at_s]),
+        during_catch_up=latency_of([lasted for begun, lasted in taken if back_at_s <= begun < caught_up_at_s]),
         after=latency_of([lasted for begun, lasted in taken if begun >= caught_up_at_s]),
         refused=refused,
         unreceipted=unreceipted,

@@ -42,6 +42,8 @@ class Outage(BaseModel):
     cut_s: float
     stream_per_s: float
     backlog: int
+    back_after_s: float
+    """From mending the line to the first receipt; what is captured meanwhile counts as backlog."""
     catch_up_s: float
     catch_up_per_s: float
     before: Latency | None

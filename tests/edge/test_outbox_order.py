@@ -23,7 +23,7 @@ def test_the_urgent_go_first_and_slices_before_originals(tmp_path: Path) -> None
 
 
 def test_age_wins_in_the_end(tmp_path: Path) -> None:
-    """What waited longer than max_wait_s takes turns with the newest and the most urgent, over a restart too."""
+    """What waited longer than max_wait_s takes turns with the new and the most urgent, over a restart too."""
     clock = Clock()
     with outbox_at(tmp_path / "o", clock=clock, max_wait_s=MAX_WAIT_S) as outbox:
         outbox.add("1", "s", 1, pair(1))
@@ -57,7 +57,7 @@ def test_nothing_starves(tmp_path_factory: pytest.TempPathFactory, steps: list[t
 
 
 def test_a_new_slice_does_not_wait_behind_a_backlog(tmp_path: Path) -> None:
-    """After an outage every third message is the newest slice, however many wait and however little goes at a time."""
+    """After an outage every third message is a new slice, however many wait and however little goes at a time."""
     clock = Clock()
     with outbox_at(tmp_path / "o", clock=clock) as outbox:
         fill(outbox, 50)

@@ -13,6 +13,7 @@ from broker.limits import Limits, check
 from broker.messages import Delivery, Outbound
 from edge_agent.outbox import Outbox
 from edge_agent.publisher import Publisher
+from edge_agent.window import AdaptiveWindow
 
 TIMEOUT_S = 10.0
 
@@ -64,6 +65,20 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
         yield opened
 
 
+class FixedWindow(AdaptiveWindow):
+    """A window that is all open from the start, for tests of what else bounds it."""
+
+    def __init__(self, most: int) -> None:
+        """Remember how much it is."""
+        super().__init__(most)
+        self._all = most
+
+    @property
+    def messages(self) -> int:
+        """Return all of it."""
+        return self._all
+
+
 def publisher_of(outbox: Outbox, broker: Broker, window: int = 50, max_inflight_bytes: int = 100_000) -> Publisher:
     return Publisher(
         outbox,
@@ -74,6 +89,7 @@ def publisher_of(outbox: Outbox, broker: Broker, window: int = 50, max_inflight_
         receipt_timeout_s=TIMEOUT_S,
         max_inflight_bytes=max_inflight_bytes,
         rng=random.Random(1),
+        pace=FixedWindow(window),
     )
 
 
