@@ -50,6 +50,17 @@ def without(ranges: Iterable[Range], taken: Sequence[Range]) -> list[Range]:
     return left
 
 
+def outside(ranges: Iterable[Range], whole: Range) -> list[Range]:
+    """Return what of the whole range none of the ranges covers, whatever their order."""
+    return without([whole], merged(ranges))
+
+
+def common(some: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    """Return what both cover, whatever their order."""
+    these = merged(others)
+    return [both for each in merged(some) for both in within(these, each)]
+
+
 def _joined(ascending: Iterable[Range]) -> Iterator[Range]:
     current: Range | None = None
     for first, last in ascending:

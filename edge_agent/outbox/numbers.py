@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.model_slot import write_durably
-from edge_agent.outbox.ranges import Range, common, outside, ranges_of
+from protocol.ranges import Range, common, merged, outside
 
 _RECORD = struct.Struct(">B3xQ16s")
 RECORD_BYTES = _RECORD.size + 4
@@ -65,7 +65,7 @@ class Known:
     @property
     def done(self) -> list[Range]:
         """Return the numbers that are receipted."""
-        past = ranges_of(self.past.values())
+        past = merged((number, number) for number in self.past.values())
         return common(past, outside(self.lost, (1, self.last))) if self.lost else past
 
     def take(self, record: Record) -> None:

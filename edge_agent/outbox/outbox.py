@@ -16,8 +16,8 @@ from edge_agent.outbox.database import shrink, transaction
 from edge_agent.outbox.errors import OutboxFullError, OutboxNumberError
 from edge_agent.outbox.message import HeldBack, OutboxLoad, OutboxMessage, WhenFull
 from edge_agent.outbox.numbers import DONE, ISSUED, KEPT, PAST, Record, lost_record
-from edge_agent.outbox.ranges import Range, limited
 from edge_agent.outbox.store import Store
+from protocol.ranges import Range, at_most
 from protocol.topics import Kind
 
 log = structlog.get_logger()
@@ -220,7 +220,7 @@ class Outbox:
     def waiting_ranges(self, limit: int, kind: Kind = Kind.SLICE) -> tuple[Range, ...]:
         """Return the numbers of a kind's messages without a receipt; beyond so many ranges the last are joined."""
         with self._store.reading() as connection:
-            return limited(queue.waiting_ranges(connection, kind), limit)
+            return at_most(queue.waiting_ranges(connection, kind), limit)
 
     def lost_ranges(self) -> tuple[Range, ...]:
         """Return the numbers that were given, or may have been, and whose slices are gone with a damaged file."""

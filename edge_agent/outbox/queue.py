@@ -11,8 +11,8 @@ from itertools import zip_longest
 
 from edge_agent.outbox.cipher import Cipher, Plain, TamperedError
 from edge_agent.outbox.message import HeldBack, OutboxMessage
-from edge_agent.outbox.ranges import Range
 from edge_agent.outbox.schema import checksum, rank
+from protocol.ranges import Range
 from protocol.topics import Kind
 
 BACKLOG_S = 5.0

@@ -11,8 +11,8 @@ from edge_agent.outbox import queue
 from edge_agent.outbox.cipher import CHECKED, Cipher, Plain, TamperedError, frame_digest
 from edge_agent.outbox.database import UNREADABLE, connect, open_database, remove, transaction
 from edge_agent.outbox.numbers import NOBODY, Known
-from edge_agent.outbox.ranges import Range, common, outside, ranges_of
 from edge_agent.outbox.schema import FRAMES_LAST, checksum, rank, sequence_of
+from protocol.ranges import Range, common, outside
 
 MAX_FAULTS = 5_000
 """So many failed reads of one table are enough: nothing more of it will come."""
@@ -215,4 +215,4 @@ def _lost(connection: sqlite3.Connection, known: Known | None, last: int) -> lis
         return left
     if not known.whole:
         return common(outside(known.done, (1, last)), left)
-    return common([*known.lost, *ranges_of(known.waiting), (known.last + 1, last)], left)
+    return common([*known.lost, *((number, number) for number in known.waiting), (known.last + 1, last)], left)

@@ -26,11 +26,11 @@ from edge_agent.outbox.database import (
 )
 from edge_agent.outbox.errors import OutboxDamagedError, OutboxError
 from edge_agent.outbox.numbers import KEPT, NOBODY, PAST, SEALED, Known, Numbers, Record, lost_record, read_numbers
-from edge_agent.outbox.ranges import count, outside
 from edge_agent.outbox.salvage import rescue
 from edge_agent.outbox.schema import SCHEMA_VERSION
 from edge_agent.outbox.sealing import SEAL, check_key, check_seal, is_sealed, is_to_be_sealed, seal, seal_is_done
 from edge_agent.outbox.sole_writer import locked
+from protocol.ranges import outside, size
 
 log = structlog.get_logger()
 
@@ -208,7 +208,7 @@ class Store:
                         "INSERT OR IGNORE INTO captured VALUES (?, ?, NULL, NULL, ?)",
                         (digest, sequence, self._clock()),
                     )
-            self.say_trouble(f"{count(lost)} of the outbox's last slices are gone: its WAL was damaged")
+            self.say_trouble(f"{size(lost)} of the outbox's last slices are gone: its WAL was damaged")
         frames = {digest: sequence for sequence, digest in known.waiting.items() if sequence <= last} | known.past
         with transaction(connection):  # a flipped digest is not noticed otherwise, and its frame would be read again
             connection.executemany(
@@ -233,7 +233,7 @@ class Store:
         self._connection = open_database(self._path, check=False)
         self.say_trouble(
             f"the outbox was damaged ({error}): set aside as {aside.name}; {found.saved} messages saved, "
-            f"{count(found.lost)} slices gone or perhaps gone"
+            f"{size(found.lost)} slices gone or perhaps gone"
         )
 
     def _renew_now(self, error: Exception) -> None:

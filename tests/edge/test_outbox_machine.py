@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from outbox_parts import Clock, message, outbox_at
 
 from edge_agent.outbox import OutboxError, OutboxFullError
-from edge_agent.outbox.ranges import Range
+from protocol.ranges import Range
 from protocol.topics import Kind
 
 MAX_ROWS = 14

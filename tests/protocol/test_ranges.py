@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.ranges import Range, at_most, merged, ranges_of, size, within, without
+from protocol.ranges import Range, at_most, common, merged, outside, ranges_of, size, within, without
 
 numbers = st.frozensets(st.integers(1, 60))
 
@@ -57,3 +57,12 @@ def test_a_limit_over_states_and_never_leaves_out(some: frozenset[int], limit: i
     assert len(few) <= limit
     assert members(few) >= some
     assert few[: limit - 1] == tuple(of(some)[: limit - 1])
+
+
+@given(numbers, numbers, st.integers(1, 60), st.integers(1, 60))
+def test_what_lies_outside_and_what_is_common(
+    some: frozenset[int], others: frozenset[int], first: int, last: int
+) -> None:
+    """Outside are the numbers of the whole range that are in none; common those that are in both."""
+    assert members(outside(reversed(of(some)), (first, last))) == set(range(first, last + 1)) - some
+    assert members(common(of(some), of(others))) == some & others
