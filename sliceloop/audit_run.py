@@ -47,6 +47,7 @@ class AuditRequest:
     edge: str | None = None
     period: Period = EVERYTHING
     edge_data: tuple[str, ...] = ()
+    outbox_key: Path | None = None
     json: Path | None = None
 
 
@@ -78,7 +79,7 @@ def run_audit(request: AuditRequest, ledger_url: str, store: ObjectStore | None)
         audits = []
         for site, edge in chosen:
             folder = folders.get((site, edge))
-            word = word_of_outbox(folder) if folder else None
+            word = word_of_outbox(folder, request.outbox_key) if folder else None
             audits.append(audit(edge_facts(ledger, site, edge, request.period, word)))
         if store is not None:
             objects = read_back(ledger, store, chosen, request.period)
@@ -89,12 +90,12 @@ def run_audit(request: AuditRequest, ledger_url: str, store: ObjectStore | None)
     return 0 if clean else 1
 
 
-def word_of_outbox(folder: Path) -> EdgeWord:
+def word_of_outbox(folder: Path, key_file: Path | None = None) -> EdgeWord:
     """Return what the outbox in an edge's data folder says of the numbers; raises `AuditError` where there is none."""
     path = folder / OUTBOX_FILE
     if not path.is_file():
         raise AuditError(f"{path} does not exist: --edge-data is the edge.data_dir of an edge")
-    with Outbox(path, max_rows=1, max_bytes=1) as outbox:
+    with Outbox(path, max_rows=1, max_bytes=1, key_file=key_file) as outbox:
         return EdgeWord(
             source="outbox",
             at=None,

@@ -29,6 +29,7 @@ def audit(
         list[str] | None,
         typer.Option(help="An edge's data folder, asked instead of its last status: DIR or SITE/EDGE=DIR; repeatable."),
     ] = None,
+    outbox_key: Annotated[Path | None, typer.Option(help="The edge.outbox_key_file of these folders.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all that was found here.")] = None,
     objects: Annotated[bool, typer.Option(help="Read every object back, and compare its SHA-256.")] = False,
 ) -> None:
@@ -38,7 +39,7 @@ def audit(
     from sliceloop.audit_run import AuditRequest, run_audit
 
     period = Period(_moment("--since", since), _moment("--until", until))
-    request = AuditRequest(site, edge, period, tuple(edge_data or ()), json)
+    request = AuditRequest(site, edge, period, tuple(edge_data or ()), outbox_key, json)
     store = ObjectStore(read_section(config, "s3", S3Settings)) if objects else None
     raise typer.Exit(run_audit(request, _ledger_url(config), store))
 

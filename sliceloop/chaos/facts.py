@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import func, select
 
+from cloud_worker.audit import audit
+from cloud_worker.audit_facts import edge_facts
 from cloud_worker.ledger.tables import dead_letters, frames, slices
 from cloud_worker.object_store import ObjectMissingError
 from edge_agent.outbox import Outbox, OutboxError
 from protocol.manifest import sha256_of
+from sliceloop.audit_run import EVERYTHING, AuditError, word_of_outbox
 from sliceloop.chaos.ground import Ground
 from sliceloop.chaos.verdict import Facts, SliceFact
-from sliceloop.demo.stage import EDGES
+from sliceloop.demo.stage import EDGES, SITE
 
 
 def stored_frames(ground: Ground) -> set[str]:
@@ -52,8 +55,20 @@ def collect(ground: Ground, given: Mapping[str, Sequence[str]], ended: Sequence[
         waiting=waiting(ground),
         refused={edge: _asked(ground, edge, lambda outbox: len(outbox.refused()), 0) for edge in EDGES},
         dead_letters=[row["reason"] for row in letters],
+        audit=[finding for edge in EDGES for finding in _audited(ground, edge)],
         ended=ended,
     )
+
+
+def _audited(ground: Ground, edge: str) -> list[str]:
+    """Account for an edge's numbers as the engineer does, by ledger and outbox; nothing may wait any more either."""
+    try:
+        word = word_of_outbox(ground.folder / edge / "data")
+    except (AuditError, OutboxError) as error:
+        return [f"{edge}: {error}"]
+    found = audit(edge_facts(ground.ledger, SITE, edge, EVERYTHING, word))
+    counts = {"doubled": found.doubled, "originals missing": found.originals_missing, **found.fates}
+    return [f"{edge}: {count} {what}" for what, count in counts.items() if count]
 
 
 def _object(ground: Ground, key: str) -> str:

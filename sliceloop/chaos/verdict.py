@@ -30,6 +30,8 @@ class Facts:
     """Files that each edge refused for good."""
     dead_letters: Sequence[str] = ()
     """Their reasons, besides those that the run caused on purpose."""
+    audit: Sequence[str] = ()
+    """What `sliceloop audit` finds of each edge that is not as it should be."""
     ended: Sequence[str] = ()
     """Processes that ended by themselves, with their last words."""
 
@@ -99,6 +101,7 @@ def _others(facts: Facts) -> list[str]:
         *(f"{edge}: {count} messages still in the outbox" for edge, count in facts.waiting.items() if count),
         *(f"{edge}: {count} files refused" for edge, count in facts.refused.items() if count),
         *(f"dead letter: {reason}" for reason in facts.dead_letters),
+        *(f"audit: {finding}" for finding in facts.audit),
         *(f"ended by itself: {words}" for words in facts.ended),
     ]
 
