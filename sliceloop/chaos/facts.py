@@ -67,7 +67,11 @@ def _audited(ground: Ground, edge: str) -> list[str]:
     except (AuditError, OutboxError) as error:
         return [f"{edge}: {error}"]
     found = audit(edge_facts(ground.ledger, SITE, edge, EVERYTHING, word))
-    counts: dict[str, int] = {"doubled": found.doubled, "originals missing": found.originals_missing, **found.fates}
+    counts: dict[str, int] = {
+        "doubled": found.doubled,
+        "originals missing": found.originals_missing,
+        **{str(fate): n for fate, n in found.fates.items()},
+    }
     return [f"{edge}: {count} {what}" for what, count in counts.items() if count]
 
 
