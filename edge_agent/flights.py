@@ -64,6 +64,10 @@ class Flights:
         sizes = [flight.size for flight in self._flights.values() if now_s < flight.until_s]
         return len(sizes), sum(sizes)
 
+    def young_at(self, now_s: float, age_s: float) -> int:
+        """Count what is waited for and went out less than so long ago."""
+        return sum(now_s < flight.until_s and now_s - flight.begun_s < age_s for flight in self._flights.values())
+
     def next_due_s(self) -> float:
         """Return when the next one is to be sent again."""
         return min((flight.until_s for flight in self._flights.values()), default=float("inf"))

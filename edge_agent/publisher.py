@@ -60,7 +60,7 @@ class Publisher:
         """Remember the queue, the way, and how much may be without a receipt at once. rng: jitter of resends."""
         self._outbox, self._session = outbox, session
         self._site, self._edge = site, edge
-        self._pace = pace or AdaptiveWindow(window)
+        self._window, self._pace = window, pace or AdaptiveWindow(window)
         self._max_inflight_bytes = max_inflight_bytes
         self._receipt_timeout_s = receipt_timeout_s
         self._flights = Flights(receipt_timeout_s, MAX_PATIENCE, rng or random.Random())  # noqa: S311 - jitter
@@ -139,10 +139,14 @@ class Publisher:
             self._held = HeldBack(0, "")
 
     def _room(self, now_s: float) -> Room:
-        """Return what the windows leave: ours, by the receipts, and the receive maximum that the broker stated."""
+        """Return what the windows leave: ours, the receive maximum that the broker stated, and that by the receipts.
+
+        The last counts the young alone: a message whose receipt does not come takes no place from those behind it.
+        """
         messages, size = self._flights.weight_at(now_s)
-        window = min(self._pace.messages, self._session.limits.window)
-        return Room(window - messages, self._max_inflight_bytes - size)
+        window = min(self._window, self._session.limits.window)
+        paced = self._pace.messages - self._flights.young_at(now_s, self._pace.patience_s)
+        return Room(min(window - messages, paced), self._max_inflight_bytes - size)
 
     def _is_anything_due(self, now_s: float) -> bool:
         """Spare a look into the outbox where nothing was added, settled or given up since one that found too little."""

@@ -19,6 +19,8 @@ MEMORY = 10
 """The fastest of so many probes counts: lines change."""
 MAX_STEP = 1.0
 """A receipt takes away at most one place."""
+MIN_PATIENCE_S, LATE = 1.0, 4.0
+"""A receipt is late after so many times the fastest's time, and never before that."""
 FOUND = 0.5
 """With so little of the target's room left the search for the line's width ends; what is on its way fills the rest."""
 
@@ -35,6 +37,12 @@ class AdaptiveWindow:
     def messages(self) -> int:
         """Return how many may be on their way now."""
         return max(1, min(self._most, FEWEST if self._draining else int(self._size)))
+
+    @property
+    def patience_s(self) -> float:
+        """Return after how long a receipt is late, and its message counts no more."""
+        fastest_s = min(self._fastest_s)
+        return max(MIN_PATIENCE_S, LATE * fastest_s) if fastest_s < float("inf") else MIN_PATIENCE_S
 
     def restart(self) -> None:
         """Begin anew, as on a new connection: first see how fast it is, since all edges may have come back at once."""

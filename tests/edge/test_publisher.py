@@ -13,7 +13,7 @@ from broker.limits import Limits, check
 from broker.messages import Delivery, Outbound
 from edge_agent.outbox import Outbox
 from edge_agent.publisher import Publisher
-from edge_agent.window import AdaptiveWindow
+from edge_agent.window import FEWEST, AdaptiveWindow
 
 TIMEOUT_S = 10.0
 
@@ -241,3 +241,21 @@ def test_silence_is_said_until_a_receipt_comes(outbox: Outbox, broker: Broker) -
     publisher.receipt(["s1"])
     publisher.step(42)
     assert publisher.problem == ""
+
+
+def test_messages_without_an_answer_do_not_hold_the_window(outbox: Outbox, broker: Broker) -> None:
+    """With the window at its least and no receipt for what is in it, those behind still go, a little later."""
+    fill(outbox, 40)
+    publisher = Publisher(
+        outbox,
+        broker,  # type: ignore[arg-type]
+        site="a",
+        edge="b",
+        window=20,
+        receipt_timeout_s=1000.0,
+        rng=random.Random(1),
+    )
+    assert publisher.step(0) == FEWEST
+    assert publisher.step(0.5) == 0
+    sent = FEWEST + sum(publisher.step(float(second)) for second in range(1, 60))
+    assert sent == 20, "as many as may be without a receipt at once"
