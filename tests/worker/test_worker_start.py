@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from broker.embedded import EmbeddedBroker, free_port
 from broker.settings import BrokerSettings
 from broker.supervised import SupervisedThread
 from cloud_worker.app import run_worker
+from cloud_worker.embedded_postgresql import EmbeddedPostgresql, PostgresqlMissingError, find_programs
 from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.ledger import Ledger, LedgerUnavailableError
 from cloud_worker.object_store import BucketDeniedError, ObjectStore, S3Settings
@@ -155,6 +157,33 @@ def test_a_worker_waits_for_its_store_and_its_broker(
         s3_server.start()
     with stack, EmbeddedBroker(port), Peer(quick(port), RECEIPTS) as edge:
         edge.ask(outbound(slice_read(1), "m-1"), receipt_for("m-1"))
+
+
+def test_a_worker_waits_for_its_database(
+    settings: WorkerSettings, s3_settings: S3Settings, broker_settings: BrokerSettings
+) -> None:
+    """Started before its PostgreSQL server, a worker stores and receipts as soon as that is there; so after kill -9."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("psycopg", reason="no psycopg: pip install 'sliceloop[postgresql]'")
+        _skip_without_postgresql()
+    with TemporaryDirectory(prefix="sliceloop-postgresql-") as folder, EmbeddedPostgresql(Path(folder)) as server:
+        server.stop()
+        waiting = settings.model_copy(update={"ledger_url": server.url})
+        with running(waiting, s3_settings, broker_settings), Peer(broker_settings, RECEIPTS) as edge:
+            server.start()
+            edge.ask(outbound(slice_read(1), "m-1"), receipt_for("m-1"))
+            server.kill()
+            server.start()
+            edge.ask(outbound(slice_read(2), "m-2"), receipt_for("m-2"))
+        with Ledger(server.url) as ledger:
+            assert ledger.counts()["slices"] == 2
+
+
+def _skip_without_postgresql() -> None:
+    try:
+        find_programs()
+    except PostgresqlMissingError as missing:
+        pytest.skip(str(missing))
 
 
 def test_a_worker_that_waits_for_its_store_can_be_stopped(settings: WorkerSettings, s3_settings: S3Settings) -> None:
