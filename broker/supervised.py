@@ -48,7 +48,7 @@ class SupervisedThread:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception:  # the top of a thread: nobody else would see it
+        except BaseException:  # the top of a thread: nobody else would see it
             log.exception("thread failed", thread=self._name)
             self._failed = True
         finally:

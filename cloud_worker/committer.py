@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Set
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -36,6 +37,10 @@ MAX_RECEIPT = 500
 MAX_UNSAID_EDGES = 10_000
 
 
+Unsaid = dict[Address, dict[MessageId, None]]
+"""Receipts that are owed; each id once, in order."""
+
+
 class Committer:
     """One loop in a thread of its own: while one batch goes to the disk, the next gathers."""
 
@@ -47,7 +52,7 @@ class Committer:
         self._name = name
         self._patience = Patience(retry_s, random.Random())  # noqa: S311 - jitter, not a secret
         self._committed_at_s = 0.0
-        self._unsaid: dict[Address, list[MessageId]] = defaultdict(list)
+        self._unsaid: Unsaid = defaultdict(dict)
         self.ready = queue.SimpleQueue[Stored]()
 
     def run(self, stop: threading.Event) -> None:
@@ -91,7 +96,7 @@ class Committer:
                 self._patience.wait(error, stop)
             else:
                 self._patience.succeeded()
-                return True
+                return not stop.is_set()
         return False
 
     def _take_in(self, batch: list[Stored], stop: threading.Event) -> None:
@@ -109,8 +114,10 @@ class Committer:
         if len(batch) > 1:
             for stored in batch:
                 self._take_in([stored], stop)
-        elif self._storing.keep_whole(batch[0].arrived.inbound, stop):
-            self._dead_letter(batch[0], error)
+            return
+        kept = self._storing.keep_whole(batch[0].arrived.inbound, stop)
+        if not stop.is_set():
+            self._dead_letter(replace(batch[0], kept=kept), error)
 
     def _note(self, stored: Stored, entry: Entry, new: Set[str]) -> None:
         if isinstance(entry, SliceEntry):
@@ -123,23 +130,24 @@ class Committer:
             self._owe_receipt(stored.arrived.inbound, entry.message_id)
 
     def _dead_letter(self, stored: Stored, error: Refusal) -> None:
-        """Keep why; the edge gets a receipt, since the message is kept whole by then."""
+        """Keep why; the edge gets a receipt where the message is kept whole, else it says it again."""
         inbound, reason = stored.arrived.inbound, f"{type(error).__name__}: {error}"
         self._ledger.dead_letter(inbound.topic, inbound.payload, reason, stored.arrived.at, inbound.user_properties)
-        log.warning("message quarantined", topic=inbound.topic, reason=reason)
+        log.warning("message quarantined", topic=inbound.topic, reason=reason, kept=stored.kept)
         message_id = stated_id(inbound.user_properties)
-        if message_id is not None:
+        if message_id is not None and stored.kept:
             self._owe_receipt(inbound, message_id)
 
     def _owe_receipt(self, inbound: Inbound, message_id: MessageId) -> None:
         address = awaits_receipt(inbound.topic)
         if address is not None and len(self._unsaid) < MAX_UNSAID_EDGES:
-            self._unsaid[Address(Kind.RECEIPT, address.site, address.edge)].append(message_id)
+            self._unsaid[Address(Kind.RECEIPT, address.site, address.edge)][message_id] = None
 
     def _say_receipts(self) -> None:
         """Say what the window allows; without a connection nothing is owed, since edges say again what got none."""
-        unsaid, self._unsaid = self._unsaid, defaultdict(list)
-        for address, message_ids in unsaid.items():
+        unsaid, self._unsaid = self._unsaid, defaultdict(dict)
+        for address, owed in unsaid.items():
+            message_ids = list(owed)
             try:
                 self._session.publish(self._receipt(address, message_ids[:MAX_RECEIPT]))
                 rest = message_ids[MAX_RECEIPT:]
@@ -149,7 +157,7 @@ class Committer:
                 log.debug("receipt not said", reason=str(error))
                 continue
             if rest:
-                self._unsaid[address] = rest
+                self._unsaid[address] = dict.fromkeys(rest)
 
     def _receipt(self, address: Address, message_ids: list[MessageId]) -> Outbound:
         context = EventContext(id=uuid.uuid4().hex, source=f"/workers/{self._name}", time=datetime.now(UTC))

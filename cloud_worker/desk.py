@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +18,13 @@ from broker.settings import BrokerSettings
 from cloud_worker.chunks import ChunkShelf
 from cloud_worker.disagreement import compare
 from cloud_worker.ledger import Ledger, LedgerError, RefusedByLedgerError, Release, StoredSlice
-from cloud_worker.object_store import ObjectMissingError, ObjectRefusedError, ObjectStore, ObjectStoreError
+from cloud_worker.object_store import (
+    BucketDeniedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    ObjectStore,
+    ObjectStoreError,
+)
 from cloud_worker.retraining import Retraining
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
@@ -60,11 +67,11 @@ class Desk:
         self._waiting_chunks: deque[Outbound] = deque(maxlen=MAX_WAITING_CHUNKS)
         self._unreadable: set[str] = set()
         self._unread_since: datetime | None = None
-        self._next_full_search = datetime.min.replace(tzinfo=UTC)
+        self._next_full_search_s = 0.0
         self._rng = random.Random()  # noqa: S311 - not a secret
         self._in_hand: Inbound | None = None
         self._announced_version = 0
-        self._next_poll = datetime.min.replace(tzinfo=UTC)
+        self._next_poll_s = 0.0
         self._handlers: dict[Kind, Callable[[Address, Inbound], None]] = {
             Kind.MODEL_GET: self._on_get,
             Kind.RETRAIN_STATUS: self._on_retrain_status,
@@ -88,7 +95,7 @@ class Desk:
         with self._session:
             while not stop.is_set():
                 try:
-                    self.step(datetime.now(UTC))
+                    self.step(datetime.now(UTC), time.monotonic())
                     told = ""
                 except (ObjectStoreError, LedgerError, ProtocolError) as error:
                     if str(error) != told:
@@ -96,16 +103,16 @@ class Desk:
                         log.error("cannot decide", reason=told, next="tried again")
                     stop.wait(self._settings.store_retry_s)
 
-    def step(self, now: datetime) -> None:
-        """Do one round of everything that is due."""
+    def step(self, now: datetime, now_s: float) -> None:
+        """Do one round of everything that is due by the monotonic clock; `now` is what is written down."""
         self._in_hand = self._in_hand or self._session.receive(LOOP_S)
         while self._in_hand is not None:
             self._hear(self._in_hand)  # when that raises, it stays in hand for the next step
             self._in_hand = self._session.receive(0)
         self._publish_chunks()
-        if now < self._next_poll or not self._session.connected:
+        if now_s < self._next_poll_s or not self._session.connected:
             return
-        busy = self._read_again(now)
+        busy = self._read_again(now, now_s)
         self._publish_reviews(now)
         if self._settings.decides:
             for message in self._retraining.step(now):
@@ -113,7 +120,7 @@ class Desk:
                 if said and isinstance(message, RetrainRequest):
                     self._ledger.touch_request(message.request_id, published_at=now)
         self._announce()
-        self._next_poll = now if busy else now + timedelta(seconds=self._settings.poll_s)
+        self._next_poll_s = now_s if busy else now_s + self._settings.poll_s
 
     def _hear(self, inbound: Inbound) -> None:
         try:
@@ -133,7 +140,7 @@ class Desk:
             for sha256, data in self._shelf.chunks(wanted.version, wanted.chunks):
                 topic = edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
                 self._waiting_chunks.append(Outbound(topic, data))
-        except ObjectMissingError as error:
+        except (ObjectMissingError, ObjectRefusedError, BucketDeniedError) as error:  # an edge asks again
             log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
 
     def _on_retrain_status(self, _: Address, inbound: Inbound) -> None:
@@ -161,16 +168,16 @@ class Desk:
                 log.error("chunk not published", reason=str(error))
             self._waiting_chunks.popleft()
 
-    def _read_again(self, now: datetime) -> bool:
+    def _read_again(self, now: datetime, now_s: float) -> bool:
         """Give slices their second reading; True when more may be waiting."""
         if self._reader is None:
             return False
         limit = OTHERS * READINGS_A_STEP + len(self._unreadable)
-        since = self._unread_since if now < self._next_full_search else None
+        since = self._unread_since if now_s < self._next_full_search_s else None
         waiting = self._ledger.slices_without("second", limit, since)
         due = [stored for stored in waiting if stored.slice_id not in self._unreadable]
         if since is None:
-            self._next_full_search = now + FULL_SEARCH
+            self._next_full_search_s = now_s + FULL_SEARCH.total_seconds()
         if not waiting:
             self._unread_since = now - FULL_SEARCH
         for stored in self._rng.sample(due, min(READINGS_A_STEP, len(due))):

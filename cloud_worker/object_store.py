@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_worker.quick_objects import QuickFailedError, QuickObjects
+from cloud_worker.quick_objects import QuickObjects
 
 DENIED_CODES = frozenset(
     {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
@@ -136,17 +136,22 @@ class ObjectStore:
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Store the bytes unless the key is there: keys are content hashes, so that one is the same object."""
         if len(data) <= QUICK_BYTES:
-            try:
-                self._quick_objects(key).put(self._at(key), data, content_type)
-            except QuickFailedError:
-                pass  # boto3 tries again, and its error says what to do
-            else:
-                return
+            with self._faults_named(key):
+                quick = self._quick_objects()
+            if quick is not None and quick.put(self._at(key), data, content_type):
+                return  # or boto3 tries again, and its error says what to do
         # 412 also answers boto's own second attempt, when the first came through and its answer did not
-        with self._faults_named(key, success_codes={"PreconditionFailed", "412"}):
-            self._client().put_object(
-                Bucket=self._settings.bucket, Key=self._at(key), Body=data, ContentType=content_type, IfNoneMatch="*"
-            )
+        try:
+            with self._faults_named(key, success_codes={"PreconditionFailed", "412"}):
+                self._client().put_object(
+                    Bucket=self._settings.bucket,
+                    Key=self._at(key),
+                    Body=data,
+                    ContentType=content_type,
+                    IfNoneMatch="*",
+                )
+        except ObjectMissingError as fault:  # what is written cannot be missing: something else answers in its place
+            raise ObjectStoreUnreachableError(self._endpoint, "404 to what was to be stored") from fault
 
     def get(self, key: str) -> bytes:
         """Return the bytes; raises `ObjectMissingError`."""
@@ -210,14 +215,14 @@ class ObjectStore:
                 )
             return self._clients[address]
 
-    def _quick_objects(self, key: str) -> QuickObjects:
-        """Return the quick way; raises `QuickFailedError` where it cannot be made, as without keys."""
+    def _quick_objects(self) -> QuickObjects | None:
+        """Return the quick way; None without keys."""
         settings = self._settings
         with self._making:
             if self._quick is None:
                 keys = boto3.session.Session().get_credentials()
                 if keys is None:
-                    raise QuickFailedError(key)
+                    return None
                 self._quick = QuickObjects(
                     settings.bucket,
                     settings.region,
@@ -271,7 +276,7 @@ class ObjectStore:
                     self._endpoint, f"denied, and our clock is {skew_s:+.0f} s off: set it"
                 )
             return BucketDeniedError(settings.bucket, self._endpoint, f"{code} {message}".strip())
-        if 400 <= status < 500 and status not in (408, 409, 429):
+        if 400 <= status < 500 and status not in (404, 408, 409, 429):
             return ObjectRefusedError(self._endpoint, code, message)
         return ObjectStoreUnreachableError(self._endpoint, f"{code or status} {message}".strip())
 

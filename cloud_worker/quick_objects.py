@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ class FrozenKeys(Protocol):
     access_key: str
     secret_key: str
     token: str | None
-
-
-class QuickFailedError(Exception):
-    """It did not work this way, for whatever reason: boto3 does it again, and names what is wrong."""
 
 
 class QuickObjects:
@@ -53,8 +49,8 @@ class QuickObjects:
             credential_provider=lambda: _credential(keys()),
         )
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store the bytes unless the key is there; raises `QuickFailedError`."""
+    def put(self, key: str, data: bytes, content_type: str) -> bool:
+        """Store the bytes where the key is not there yet; False when that did not work, for whatever reason."""
         try:
             obstore.put(
                 self._store,
@@ -64,10 +60,9 @@ class QuickObjects:
                 use_multipart=False,
                 attributes={"Content-Type": content_type},
             )
-        except AlreadyExistsError:
-            return
-        except (BaseError, OSError, ValueError) as fault:
-            raise QuickFailedError(str(fault)) from fault
+        except (BaseError, OSError, ValueError):  # one that exists too: obstore says so of 409, "busy", as well
+            return False
+        return True
 
 
 def _credential(keys: FrozenKeys) -> "S3Credential":

@@ -1,6 +1,5 @@
 """One message from the broker's bytes to the ledger's entry: decode, check, put its object, wait out what passes."""
 
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +45,8 @@ class Stored:
     arrived: Arrived
     entry: Entry | None = None
     refusal: Refusal | None = None
+    kept: bool = True
+    """Whether what was refused is in the object store, so that its edge may forget it."""
 
 
 class Storing:
@@ -87,16 +88,17 @@ class Storing:
         return None
 
     def keep_whole(self, inbound: Inbound, stop: threading.Event) -> bool:
-        """Put a message that cannot be taken in among the quarantined; False when stopped before that.
+        """Put a message that cannot be taken in among the quarantined; False when refused, or stopped before that.
 
         Whole, and for good: the ledger keeps the newest dead letters only, and the edge forgets it now. Only what has a
-        sender that waits for a receipt is kept; a store that refuses it as such leaves it to the ledger.
+        sender that waits for a receipt is kept.
         """
         key, told = quarantine_key(sha256_of(inbound.payload)), awaits_receipt(inbound.topic) is not None
         while told and not stop.is_set():
             try:
-                with contextlib.suppress(ObjectRefusedError):
-                    self._store.put(key, inbound.payload, "application/octet-stream")
+                self._store.put(key, inbound.payload, "application/octet-stream")
+            except ObjectRefusedError:
+                return False
             except OUTAGES as error:
                 self._patience.wait(error, stop)
             else:
@@ -107,12 +109,14 @@ class Storing:
         address = parse(arrived.inbound.topic)
         if address.kind in CLOUD_KINDS:  # `+/+/status` brings the trainers' status too: the desk hears that
             return Stored(arrived)
-        stored = Stored(arrived, self._entries[address.kind](address, arrived))
-        self._patience.succeeded()
-        return stored
+        entry = self._entries[address.kind](address, arrived)
+        if not isinstance(entry, ReportEntry):  # that puts nothing, and tells nothing of the store
+            self._patience.succeeded()
+        return Stored(arrived, entry)
 
     def _refused(self, arrived: Arrived, error: Refusal, stop: threading.Event) -> Stored | None:
-        return Stored(arrived, refusal=error) if self.keep_whole(arrived.inbound, stop) else None
+        kept = self.keep_whole(arrived.inbound, stop)
+        return None if stop.is_set() else Stored(arrived, refusal=error, kept=kept)
 
     def _slice(self, address: Address, arrived: Arrived) -> SliceEntry:
         event = decode(Kind.SLICE, arrived.inbound.payload, arrived.inbound.user_properties)

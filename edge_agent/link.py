@@ -65,7 +65,7 @@ class Link:
             Kind.MODEL_CHUNK: self._on_chunk,
         }
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
-        self._problem = self._unanswered = self._guidance = ""
+        self._problem = self._outbox_trouble = self._unanswered = self._guidance = ""
         self._refusals: dict[str, int] = {}
         self._next_heartbeat_s = self._last_beat_s = self._next_tidy_s = 0.0
         self.session = Session(
@@ -134,17 +134,26 @@ class Link:
         self.updater.step(now_s)
         while self._diagnoses and self.session.connected:
             self._say(self._diagnoses.popleft(), qos=0)
+        self._outbox_trouble = self._try(lambda: self._use_outbox(now_s))
+        if now_s >= self._next_heartbeat_s:
+            self._last_beat_s, self._next_heartbeat_s = now_s, now_s + self._settings.heartbeat_s
+            self._try(lambda: self._say(self._status("online"), retain=True))
+
+    def _use_outbox(self, now_s: float) -> None:
+        self._publisher.step(now_s)
+        self._unanswered = self._publisher.problem
+        if now_s >= self._next_tidy_s:
+            self._next_tidy_s = now_s + TIDY_S
+            self._outbox.tidy()
+
+    @staticmethod
+    def _try(action: Callable[[], None]) -> str:
+        """Do it; return what the outbox has against it, or nothing."""
         try:
-            self._publisher.step(now_s)
-            self._unanswered = self._publisher.problem
-            if now_s >= self._next_tidy_s:
-                self._next_tidy_s = now_s + TIDY_S
-                self._outbox.tidy()
-            if now_s >= self._next_heartbeat_s:
-                self._last_beat_s, self._next_heartbeat_s = now_s, now_s + self._settings.heartbeat_s
-                self._say(self._status("online"), retain=True)
+            action()
         except OutboxError as error:
-            self.problem(str(error))
+            return str(error)
+        return ""
 
     def _settle(self, now_s: float) -> None:
         """Delete what the last receipts named; what is not deleted is sent again by the next life."""
@@ -220,9 +229,12 @@ class Link:
                 "waiting": self._outbox.waiting_ranges(MAX_STATUS_RANGES),
                 "waiting_originals": self._outbox.waiting_ranges(MAX_STATUS_RANGES, Kind.FRAME),
                 "set_aside": at_most(self._outbox.lost_ranges(), MAX_STATUS_RANGES),
-                "problem": "; ".join(filter(None, (self._problem, self._unanswered, self._outbox.trouble)))[:2000],
+                "problem": "; ".join(filter(None, self._troubles()))[:2000],
             }
         )
+
+    def _troubles(self) -> tuple[str, ...]:
+        return self._problem, self._outbox_trouble, self._unanswered, self._outbox.trouble
 
     def _topic(self, kind: Kind) -> str:
         return edge_topic(self._identity.site, self._identity.edge, kind)

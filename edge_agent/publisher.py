@@ -130,13 +130,14 @@ class Publisher:
         limits = self._session.limits if connected else None
         if limits is self._limits:
             return
-        self._limits, self._looked_at = limits, -1
+        self._looked_at = -1
         self._pace.restart()
         self._flights.clear()  # the next connection sends them again; the worker stores a message once
         if connected:
             self._outbox.line_is_back()
             self._outbox.release_held()
             self._held = HeldBack(0, "")
+        self._limits = limits  # last: what the outbox refuses just now is done with the next step
 
     def _room(self, now_s: float) -> Room:
         """Return what the windows leave: ours, the receive maximum that the broker stated, and that by the receipts.

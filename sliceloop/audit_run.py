@@ -17,13 +17,13 @@ from cloud_worker.audit_facts import edge_facts
 from cloud_worker.ledger import Ledger, Period, StoredObject
 from cloud_worker.object_store import ObjectMissingError, ObjectStore
 from edge_agent.outbox import Outbox
+from edge_agent.settings import OUTBOX_FILE
 from protocol.manifest import sha256_of
 from protocol.ranges import merged
 from protocol.topics import Kind
 from sliceloop.progress import counted
 
 EVERYTHING = Period()
-OUTBOX_FILE = "outbox.sqlite"
 MAX_RANGES = 10**9
 """Of an outbox on this machine: all that it has."""
 MAX_PRINTED = 50

@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     StatementError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloud_worker.ledger.errors import (
     LedgerError,
@@ -33,6 +34,16 @@ from cloud_worker.ledger.errors import (
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process's transaction on the same SQLite file."""
+
+SERVER_LIMITS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+}
+"""For PostgreSQL (libpq): a worker that stops in the midst of a transaction must not hold up the others for hours."""
 
 MIGRATION_LOCK_ID = 0x51_1CE_100
 """PostgreSQL's advisory lock under which one process migrates."""
@@ -122,7 +133,7 @@ class Database:
             url = make_url(self.url)
             if url.get_backend_name() == "sqlite":
                 return _sqlite_engine(url, self._busy_timeout_s)
-            return create_engine(url, pool_pre_ping=True)
+            return create_engine(url, pool_pre_ping=True, connect_args=SERVER_LIMITS)
         except (SQLAlchemyError, ModuleNotFoundError) as fault:
             raise LedgerUnavailableError(self.safe_url, _first_line(fault)) from fault
 
@@ -146,7 +157,7 @@ class Database:
             raise RefusedByLedgerError(_first_line(fault)) from fault
         except ProgrammingError:
             raise  # our own mistake, not the database's state
-        except DBAPIError as fault:
+        except (DBAPIError, PoolTimeoutError) as fault:
             raise LedgerUnavailableError(self.safe_url, _first_line(fault)) from fault
         except StatementError as fault:
             if isinstance(fault.orig, LedgerError):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, exists, insert, or_, select, update
+from sqlalchemy import delete, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from cloud_worker.ledger.database import Database, insert_once
@@ -17,6 +17,7 @@ from protocol.errors import ProtocolError
 from protocol.topics import Address, Kind, parse
 
 MAX_DEAD_LETTERS = 1_000
+MAX_NUMBERED_LETTERS = 100_000
 MAX_DEAD_LETTER_BYTES = 1024 * 1024
 MAX_DEAD_LETTER_TEXT = 2_000
 MAX_USER_PROPERTIES = 64
@@ -37,6 +38,9 @@ class DeadLetterRows(Database):
     ) -> None:
         """Keep what could not be taken in: the newest `MAX_DEAD_LETTERS`, each cut to `MAX_DEAD_LETTER_BYTES`.
 
+        Of slices and originals, which the object store has whole, the newest `MAX_NUMBERED_LETTERS`, the older of them
+        without their payload: what a replay needs besides stays.
+
         A message that comes again is the same letter, tried once more. The number of a slice or an original stays
         when its letter has gone.
         """
@@ -44,7 +48,7 @@ class DeadLetterRows(Database):
         with self.write() as connection:
             if not _tried_again(connection, row):
                 added = connection.execute(insert(dead_letters).values(row).returning(dead_letters.c.id)).scalar_one()
-                connection.execute(delete(dead_letters).where(dead_letters.c.id <= added - MAX_DEAD_LETTERS))
+                _let_old_ones_go(connection, added)
             _keep_number(connection, row)
 
     def dead_letters(
@@ -117,6 +121,16 @@ def _letter_row(
         "sequence": stated_sequence(user_properties),
         "user_properties": [[_text(name), _text(value)] for name, value in user_properties[:MAX_USER_PROPERTIES]],
     }
+
+
+def _let_old_ones_go(connection: Connection, newest: int) -> None:
+    """Delete what is beyond the bounds; slices and originals lose their payload first, which the object store has."""
+    old = dead_letters.c.id <= newest - MAX_DEAD_LETTERS
+    numbered = func.coalesce(dead_letters.c.kind, "").in_(NUMBERED)
+    connection.execute(delete(dead_letters).where(old, ~numbered))
+    connection.execute(delete(dead_letters).where(dead_letters.c.id <= newest - MAX_NUMBERED_LETTERS))
+    just_old = dead_letters.c.id == newest - MAX_DEAD_LETTERS  # those before were emptied in their turn
+    connection.execute(update(dead_letters).where(just_old).values(payload=b""))
 
 
 def _tried_again(connection: Connection, row: dict[str, Any]) -> bool:

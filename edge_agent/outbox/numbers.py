@@ -113,7 +113,7 @@ class Numbers:
         packed = [_packed(record) for record in records]
         if not packed:
             return
-        if self.records + len(packed) > self._room:
+        if self.records + len(packed) + durable > self._room:  # after what is durable, one more finds room
             self._grow(len(packed) + BLOCK_RECORDS)
         self._write(b"".join(packed), self.records)
         if durable:
@@ -122,8 +122,8 @@ class Numbers:
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Put other records in the place of all; after a crash the old or the new ones are there."""
-        self.close()
         write_durably(self._path, b"".join(_packed(record) for record in records), mode=0o600)
+        self.close()
         self.open()
 
     @property

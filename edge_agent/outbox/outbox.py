@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -89,8 +89,8 @@ class Outbox:
                 self._store.numbers.append([Record(ISSUED, sequence, digest)], durable=True)
             kinds = {Kind(message.kind) for message in messages}
             done = KEPT if Kind.SLICE in kinds else PAST
-            self._store.numbers.append([Record(done, sequence, digest)], durable=False)
             self._additions += 1
+            self._note([Record(done, sequence, digest)])
         if dropped:
             log.warning("originals dropped", reason="outbox full", sequences=dropped[:10], count=len(dropped))
 
@@ -120,9 +120,7 @@ class Outbox:
                 return 0
             with _without_sync(connection), transaction(connection):
                 taken = queue.take_out(connection, positions)
-            self._store.numbers.append(
-                [Record(DONE, place.sequence) for place in taken if place.kind == Kind.SLICE], durable=False
-            )
+            self._note([Record(DONE, place.sequence) for place in taken if place.kind == Kind.SLICE])
         return len(taken)
 
     def pending(
@@ -283,10 +281,13 @@ class Outbox:
                 queue.take_out(connection, [place.position])
                 queue.add_gap(connection, "lost" if is_slice else "dropped", (place.sequence, place.sequence))
             if is_slice:
-                self._store.numbers.append(
-                    [Record(DONE, place.sequence), lost_record((place.sequence, place.sequence))], durable=False
-                )
+                self._note([Record(DONE, place.sequence), lost_record((place.sequence, place.sequence))])
         self._store.say_trouble(f"the {place.kind} of number {place.sequence} was damaged in the outbox, and is gone")
+
+    def _note(self, records: Sequence[Record]) -> None:
+        """Write down what is committed already; where the disk is full, the next start does."""
+        with suppress(OSError):
+            self._store.numbers.append(records, durable=False)
 
     def _counter(self, name: str) -> int:
         with self._store.reading() as connection:

@@ -154,7 +154,7 @@ def due(connection: sqlite3.Connection, now: float, line_since: float, max_wait_
     lanes = (
         connection.execute(
             f"{columns} AND added_at > ? AND kind = 'slice' ORDER BY added_at, position",
-            (max(now - BACKLOG_S, line_since),),
+            (max(now - BACKLOG_S, min(line_since, now)),),
         ),
         by_rank,
         connection.execute(f"{columns} AND added_at <= ? ORDER BY added_at, position", (now - max_wait_s,)),

@@ -97,14 +97,23 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Give the database; raises `OutboxError`, and `OutboxDamagedError` after a new one took its place."""
-        assert self._connection is not None, "the outbox is used inside `with`"
+        assert self._connection is not None or self._owned is not None, "the outbox is used inside `with`"
         with self._lock:
             try:
+                if self._connection is None:
+                    self._open()
+                assert self._connection is not None
                 yield self._connection
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 if self._owned is None or not is_damage(error):
                     raise OutboxError(f"outbox {self._path}: {error}; check the disk's space and rights") from error
-                self._renew_now(error)
+                try:
+                    self._renew_now(error)
+                except (sqlite3.Error, OSError) as worse:
+                    self._connection = None  # the next use opens it, and so sets it aside
+                    raise OutboxError(
+                        f"outbox {self._path} is damaged, and cannot be set aside yet ({worse}); free some space"
+                    ) from error
                 raise OutboxDamagedError(self._trouble) from error
             except OSError as error:
                 raise OutboxError(f"outbox {self._path}: {error}; check the disk's space and rights") from error
@@ -162,6 +171,8 @@ class Store:
     def _open(self) -> None:
         unfinished, known = self._beside(".new"), read_numbers(self._beside(".numbers"))
         if unfinished.exists() and not self._path.exists():  # killed between the two renames of `_renew`
+            for stale in files_of(self._path):  # the WAL of what was set aside must not be read into the new one
+                stale.unlink(missing_ok=True)
             unfinished.replace(self._path)
         remove(unfinished)
         try:

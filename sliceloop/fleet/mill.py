@@ -76,11 +76,11 @@ class Mill:
                 label=Label.NORMAL, uncertain=False, probabilities=PROBABILITIES, model=MODEL, latency_ms=0
             ),
         )
-        context = self._context(slice_id)
+        context = self._context(slice_id, sequence)
         slice_message = encode(said, context)
         messages = [_kept(context, Kind.SLICE, slice_message)]
         if self._with_frames:
-            context = self._context(slice_id)
+            context = self._context(slice_id, sequence)
             frame = Frame(slice_id=slice_id, sha256=said.frame_sha256, media_type="image/png", data=original)
             messages.append(_kept(context, Kind.FRAME, encode_frame(frame, context)))
         return slice_id, messages
@@ -93,8 +93,14 @@ class Mill:
         chunk = b"tEXt" + text
         return png.removesuffix(END) + struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + END
 
-    def _context(self, slice_id: str) -> EventContext:
-        return EventContext(id=uuid.uuid4().hex, source=self.identity.source, time=datetime.now(UTC), subject=slice_id)
+    def _context(self, slice_id: str, sequence: int) -> EventContext:
+        return EventContext(
+            id=uuid.uuid4().hex,
+            source=self.identity.source,
+            time=datetime.now(UTC),
+            subject=slice_id,
+            sequence=sequence,
+        )
 
 
 def _kept(context: EventContext, kind: Kind, encoded: Encoded) -> OutboxMessage:

@@ -337,6 +337,15 @@ def test_an_answer_that_is_cut_is_no_object(s3_settings: S3Settings) -> None:
                 ObjectStore(s3_settings.model_copy(update=update)).get(image_key("0" * 64))
 
 
+@pytest.mark.parametrize("status", [b"409 Conflict", b"404 Not Found", b"503 Slow Down"])
+def test_what_was_not_stored_is_not_called_stored(s3_settings: S3Settings, status: bytes) -> None:
+    """A conflict with a put that is still under way, and a gateway's own 404, are outages, never believed."""
+    with _cutting_server(b"HTTP/1.1 " + status + b"\r\nContent-Length: 4\r\n\r\nbusy") as port:
+        update = {"endpoint_url": f"http://127.0.0.1:{port}", "max_attempts": 1}
+        with pytest.raises(ObjectStoreUnreachableError):
+            ObjectStore(s3_settings.model_copy(update=update)).put(image_key("2" * 64), b"x", "image/png")
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_is_off_is_named_and_waited_for(s3_settings: S3Settings, hours: int) -> None:
     """A refusal by a server whose clock shows another hour is not of wrong keys: ours is off, and may be set soon."""

@@ -1,5 +1,6 @@
 """A damaged outbox is set aside, what can be read is saved, and no number and no frame comes twice."""
 
+import errno
 import os
 import random
 import sqlite3
@@ -12,7 +13,7 @@ from outbox_parts import Clock, fill, ids, message, outbox_at
 
 from edge_agent.outbox import OutboxDamagedError, OutboxError
 from edge_agent.outbox.database import files_of
-from edge_agent.outbox.numbers import RECORD_BYTES
+from edge_agent.outbox.numbers import ISSUED, RECORD_BYTES, Numbers, Record, read_numbers
 from protocol.topics import Kind
 
 PAGE = 4096
@@ -225,3 +226,24 @@ def test_a_folder_that_is_read_only_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="check the folder's rights and space"), outbox_at(path):
         pass
     assert list(tmp_path.glob("o.damaged*")) == []
+
+
+def test_a_disk_that_is_full_while_numbers_are_rewritten_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of numbers that could not be replaced stays in use: the next record goes behind the others."""
+    numbers = Numbers(tmp_path / "o.numbers")
+    numbers.open()
+    numbers.append([Record(ISSUED, 1, bytes(16))], durable=True)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("edge_agent.outbox.numbers.write_durably", full)
+        with pytest.raises(OSError, match="No space"):
+            numbers.rewrite([])
+    numbers.append([Record(ISSUED, 2, bytes(16))], durable=True)
+    numbers.close()
+    known = read_numbers(tmp_path / "o.numbers")
+    assert known is not None and known.last == 2

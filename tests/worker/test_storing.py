@@ -147,3 +147,14 @@ def test_what_is_in_hand_is_bounded() -> None:
     waiting.join()
     stop.set()
     assert not in_hand.enter(60, stop)
+
+
+def test_a_heartbeat_tells_nothing_of_the_store() -> None:
+    """A status is taken in while the store is away, and does not count as something that went through."""
+    shared = patience()
+    status = Status(state="online", boot_id="boot-1", at=NOW, software="0.1")
+    sent = outbound(status, "m-1")
+    came = Arrived(Inbound(sent.topic, sent.payload, 1, True, None, sent.user_properties, 1, 1), NOW)
+    stored = Storing(HalfBroken("", lambda: None), shared).store(came, threading.Event())  # type: ignore[arg-type]
+    assert stored is not None and isinstance(stored.entry, ReportEntry)
+    assert shared.successes == 0

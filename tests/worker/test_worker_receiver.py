@@ -194,16 +194,18 @@ def test_a_store_that_lets_nobody_in_is_waited_for(
     assert ledger.counts()["slices"] == 1
 
 
-def test_an_object_that_the_store_refuses_for_good_is_kept_in_the_ledger(
+def test_an_object_that_the_store_refuses_for_good_stays_with_its_edge(
     s3_settings: S3Settings, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
 ) -> None:
-    """A slice whose object the store refuses as such is quarantined after a few tries; the next message is heard."""
+    """A slice whose object the store refuses, even into quarantine, gets a letter and no receipt; the next is heard."""
     edge, refusing = peer(RECEIPTS), ObjectStore(s3_settings.model_copy(update={"prefix": "long" * 400 + "/"}))
     with receiving(refusing, ledger, broker_settings):
         edge.say(outbound(slice_read(1), "m-1"))
-        edge.hear(receipt_for("m-1"), "the receipt")
         edge.say(outbound(status(), "m-2"))
         wait_until(lambda: bool(ledger.edges()), "the next message is handled")
+        wait_until(lambda: bool(ledger.dead_letters()), "the letter is there")
+        edge.drain(QUIET_S)
+        assert edge.heard == []
     (letter,) = ledger.dead_letters()
     assert letter.reason.startswith("ObjectRefusedError")
     assert (letter.topic, letter.payload) == (SLICE_TOPIC, outbound(slice_read(1), "m-1").payload)
