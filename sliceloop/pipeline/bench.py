@@ -13,7 +13,7 @@ from sliceloop.pipeline.floors import measure_floors
 from sliceloop.pipeline.outage import Stream, measure_outage
 from sliceloop.pipeline.result import PipelineResult, Point
 from sliceloop.pipeline.soak import measure_soak
-from sliceloop.pipeline.stage import Stage, staged
+from sliceloop.pipeline.stage import Stage, cpu_s, staged
 from training.provenance import code_commit, machine, versions
 
 WAITING_IN_ALL = 64
@@ -97,11 +97,15 @@ def _measure_point(
     floors = measure_floors(stage, _payload_maker(), plan.slices, edges)
     say(f"{edges} edges, {workers} workers: full speed")
     waiting = max(MIN_WAITING, WAITING_IN_ALL // edges)
+    parts = ["broker", "s3", *(f"worker-{number + 1}" for number in range(workers))]
+    before = cpu_s(stage, parts)
     full = _run(stage, plan, edges, Pace(0, max(1, plan.slices // edges), waiting), stop)
+    after = cpu_s(stage, parts)
+    cpu_ms = {part: 1000 * (after[part] - before[part]) / max(1, full.receipted) for part in before}
     say(f"{edges} edges, {workers} workers: latency at half of {full.slices_per_s:.0f} slices/s")
     rate = max(full.slices_per_s / 2, 0.1)
     half = _run(stage, plan, edges, Pace(edges / rate, max(1, round(plan.steady_s * rate / edges)), waiting), stop)
-    return Point(edges=edges, workers=workers, floors=floors, full=full, half=half)
+    return Point(edges=edges, workers=workers, floors=floors, full=full, half=half, cpu_ms=cpu_ms)
 
 
 def _warm_up(stage: Stage, plan: PipelinePlan, edges: int, stop: threading.Event) -> None:

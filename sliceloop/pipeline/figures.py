@@ -54,7 +54,7 @@ def _speed(axes: Axes, points: Sequence[Point]) -> None:
     for place, point in enumerate(points):
         text = f"{point.full.slices_per_s:.0f}/s\n{point.share:.0%}"
         axes.annotate(text, (place + 2 * width, point.full.slices_per_s), ha="center", va="bottom", fontsize=8)
-    axes.set_xticks(range(len(points)), [_name(point) for point in points])
+    axes.set_xticks(range(len(points)), [_name(point) for point in points], fontsize=7)
     axes.set_yscale("log")
     axes.set_ylabel("payloads a second (%: of the slowest floor)")
     axes.legend(fontsize=7, loc="upper left", ncols=2)
@@ -66,7 +66,7 @@ def _latency(axes: Axes, points: Sequence[Point]) -> None:
         values = [getattr(point.half.latency, quantile) if point.half.latency else 0 for point in points]
         bars = axes.bar([place + shift for place in range(len(points))], values, 0.4, color=colour, label=quantile[:3])
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    axes.set_xticks(range(len(points)), [_name(point) for point in points])
+    axes.set_xticks(range(len(points)), [_name(point) for point in points], fontsize=7)
     axes.set_ylabel("capture to receipt at half speed, ms")
     axes.legend(fontsize=8)
 

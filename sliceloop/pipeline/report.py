@@ -23,6 +23,7 @@ def _points(result: PipelineResult) -> Table:
     for name in ("edges", "workers", "paho pair", "boto3", "our puts", "SQLite", "pipeline", "of slowest floor"):
         table.add_column(name, justify="right")
     table.add_column("p50 / p99 at half speed", justify="right")
+    table.add_column("CPU ms a slice: edges, worker, broker, S3", justify="right")
     for point in result.points:
         floors = point.floors
         speeds = (floors.paho_pair_per_s, floors.boto3_put_per_s, floors.our_put_per_s, floors.sqlite_commit_per_s)
@@ -33,8 +34,14 @@ def _points(result: PipelineResult) -> Table:
             f"{point.full.slices_per_s:.0f}",
             f"{point.share:.0%}",
             _milliseconds(point.half.latency),
+            _cpu(point.cpu_ms),
         )
     return table
+
+
+def _cpu(cpu_ms: dict[str, float]) -> str:
+    workers = sum(ms for name, ms in cpu_ms.items() if name.startswith("worker"))
+    return ", ".join(f"{ms:.1f}" for ms in (cpu_ms["edges"], workers, cpu_ms["broker"], cpu_ms["s3"]))
 
 
 def _outage(result: PipelineResult) -> Table:

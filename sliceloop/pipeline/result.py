@@ -16,6 +16,8 @@ class Point(BaseModel):
     floors: Floors
     full: FleetReport
     half: FleetReport
+    cpu_ms: dict[str, float]
+    """Of each part, for a slice at full speed; `edges` are all in one process."""
 
     @property
     def share(self) -> float:

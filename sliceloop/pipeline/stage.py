@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,16 @@ class Stage:
     def resident_bytes(self, name: str) -> int:
         """Return how much memory a process has now (Linux: VmRSS)."""
         return resident_bytes(self.processes.pid(name))
+
+
+def cpu_s(stage: Stage, names: Sequence[str]) -> dict[str, float]:
+    """Return the CPU time that processes have used, in seconds (Linux), and `edges`, which are this process."""
+    return {"edges": time.process_time(), **{name: _cpu_s(stage.processes.pid(name)) for name in names}}
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5)
 
 
 def resident_bytes(pid: int | str = "self") -> int:
