@@ -55,6 +55,14 @@ class Flights:
         """Forget all: their connection is gone."""
         self._flights.clear()
 
+    def untaken(self) -> list[str]:
+        """Return what the broker has not taken."""
+        return [
+            message_id
+            for message_id, flight in self._flights.items()
+            if flight.delivery is None or not flight.delivery.done
+        ]
+
     def open_at(self, now_s: float) -> Collection[str]:
         """Return what is still waited for."""
         return [message_id for message_id, flight in self._flights.items() if now_s < flight.until_s]

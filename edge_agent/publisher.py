@@ -1,7 +1,8 @@
 """Publish what the outbox holds, the most urgent first, and again whatever got no receipt in time."""
 
 import random
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 import structlog
@@ -29,6 +30,8 @@ After that time without any receipt it is said that nobody answers.
 """
 BLOCKED_S = 0.2
 """Wait where the session takes nothing more, so that payloads are not read from the disk in vain."""
+MAX_DROPS = 3
+"""So many connections may end while a message is on its way to the broker before it is suspected of being why."""
 MAX_REFUSALS = 3
 """A message that the broker itself refused so often is kept back until the next connection."""
 
@@ -65,6 +68,7 @@ class Publisher:
         self._receipt_timeout_s = receipt_timeout_s
         self._flights = Flights(receipt_timeout_s, MAX_PATIENCE, rng or random.Random())  # noqa: S311 - jitter
         self._receipts: dict[str, None] = {}
+        self._drops = Counter[str]()
         self._limits: object = None
         self._looked_at = -1
         self._look_again_s = 0.0
@@ -92,9 +96,7 @@ class Publisher:
         if room.messages <= 0 or room.bytes <= 0 or not self._is_anything_due(now_s):
             return 0
         added = self._outbox.added
-        due = self._outbox.pending(
-            room.messages, besides=self._flights.open_at(now_s), max_bytes=room.bytes, whole=self._max_inflight_bytes
-        )
+        due = self._due(room, now_s)
         self._looked_at = added if len(due) < room.messages else -1
         published = 0
         try:
@@ -104,6 +106,25 @@ class Publisher:
         except (NotConnectedError, WindowFullError):
             self._looked_at, self._look_again_s = added, now_s + BLOCKED_S
         return published
+
+    def _due(self, room: Room, now_s: float) -> list[OutboxMessage]:
+        """Choose what goes next; what was on its way when the broker hung up several times goes last, and alone."""
+        under_way = self._flights.open_at(now_s)
+        suspects = {message_id for message_id, drops in self._drops.items() if drops >= MAX_DROPS}
+        due = self._pending(room.messages, [*under_way, *suspects], room)
+        return due if due or under_way or not suspects else self._least_suspect(suspects, room)
+
+    def _least_suspect(self, suspects: Set[str], room: Room) -> list[OutboxMessage]:
+        least = min(self._drops[message_id] for message_id in suspects)
+        chosen = {message_id for message_id in suspects if self._drops[message_id] == least}
+        due = self._pending(1, suspects - chosen, room)
+        if not due:  # they have left the outbox
+            for message_id in chosen:
+                del self._drops[message_id]
+        return due
+
+    def _pending(self, limit: int, besides: Collection[str], room: Room) -> list[OutboxMessage]:
+        return self._outbox.pending(limit, besides=besides, max_bytes=room.bytes, whole=self._max_inflight_bytes)
 
     def receipt(self, message_ids: Collection[str]) -> None:
         """Hear what is stored for good; it is deleted with the next step, all receipts of a step in one transaction."""
@@ -115,6 +136,7 @@ class Publisher:
             return 0
         deleted = self._outbox.delete(self._receipts)
         for message_id in self._receipts:
+            self._drops.pop(message_id, None)
             took_s = self._flights.land(message_id, now_s)
             if took_s is not None:
                 self._pace.receipt(took_s)
@@ -131,6 +153,8 @@ class Publisher:
         if limits is self._limits:
             return
         self._looked_at = -1
+        if self._limits is not None:  # that connection is gone
+            self._drops.update(self._flights.untaken())
         self._pace.restart()
         self._flights.clear()  # the next connection sends them again; the worker stores a message once
         if connected:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from outbox_parts import fill, message, outbox_at, pair
+from outbox_parts import fill, ids, message, outbox_at, pair
 
 from broker.errors import NotConnectedError, WindowFullError
 from broker.limits import Limits, check
@@ -259,3 +259,21 @@ def test_messages_without_an_answer_do_not_hold_the_window(outbox: Outbox, broke
     assert publisher.step(0.5) == 0
     sent = FEWEST + sum(publisher.step(float(second)) for second in range(1, 60))
     assert sent == 20, "as many as may be without a receipt at once"
+
+
+def test_a_message_over_which_the_broker_hangs_up_does_not_hold_the_others(outbox: Outbox, broker: Broker) -> None:
+    """A broker that drops the connection at one message, without a word, gets all others, and that one last, alone."""
+    fill(outbox, 8)
+    publisher = publisher_of(outbox, broker)
+    for second in range(40):
+        broker.connected, broker.limits = True, Limits(1_000_000, 50)
+        publisher.step(float(second))
+        taken = [name for name in broker.take() if name != "s1"]
+        if "s1" in broker.open:  # nothing of this connection is taken
+            broker.puback(failure="connection lost")
+            broker.connected = False
+        else:
+            broker.puback()
+            publisher.receipt(taken)
+        publisher.step(second + 0.5)
+    assert ids(outbox) == ["s1"]
