@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
-CHAOS_SEEDS ?= 1 2 3 4 5
+PIPELINE_ARGS ?=
+CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20
 CHAOS_FUZZ ?= 1000000
 # Two files at a time. The others are about connections and their times, and go one after another.
 APART := tests/training tests/model tests/protocol tests/screen_camera tests/locate tests/photometry tests/intake \
@@ -39,6 +40,7 @@ test: check
 
 bench: setup
 	$(BIN)/sliceloop bench training $(BENCH_ARGS)
+	$(BIN)/sliceloop bench pipeline $(PIPELINE_ARGS)
 	$(BIN)/sliceloop bench capture --phantoms 60
 
 chaos: setup
@@ -47,4 +49,4 @@ chaos: setup
 	$(BIN)/python -m pytest -m chaos --timeout 900
 
 clean:
-	rm -rf $(VENV) demo-data chaos-data build *.egg-info
+	rm -rf $(VENV) demo-data chaos-data bench-data build *.egg-info
