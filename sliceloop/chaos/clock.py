@@ -24,7 +24,7 @@ _offset_s = 0
 
 def set_clock(file: Path, offset_s: int) -> None:
     """Let the clock of whoever follows the file be so much ahead of the true time, from now on."""
-    temporary = file.with_suffix(".new")
+    temporary = file.with_suffix(f".{threading.get_ident()}.new")  # two faults may set one clock at once
     temporary.write_text(f"{offset_s:+d}\n")
     temporary.replace(file)
 
