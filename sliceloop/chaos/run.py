@@ -143,7 +143,8 @@ class Chaos:
         for managed in self._ground.processes.ended():
             if managed.name not in self._strikes.down:
                 code = managed.process.returncode if managed.process else None
-                self._watch.ended.append(f"{managed.name}, exit code {code}: {managed.last_words()}")
+                if not managed.name.startswith("baseline"):  # what ends there is the bare publisher's own loss
+                    self._watch.ended.append(f"{managed.name}, exit code {code}: {managed.last_words()}")
                 self._ground.processes.restart(managed.name)
 
     def _is_drained(self) -> bool:
