@@ -14,6 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import Column, Connection, Engine, Select, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -41,9 +42,10 @@ SERVER_LIMITS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
 }
-"""For PostgreSQL (libpq): a worker that stops in the midst of a transaction must not hold up the others for hours."""
+"""For libpq, where the URL says nothing else: a server that does not answer is noticed within a minute."""
+SESSION_LIMITS = ("SET lock_timeout = '10s'", "SET idle_in_transaction_session_timeout = '60s'")
+"""A worker that stops in the midst of a transaction must not hold up the others for hours."""
 
 MIGRATION_LOCK_ID = 0x51_1CE_100
 """PostgreSQL's advisory lock under which one process migrates."""
@@ -133,7 +135,7 @@ class Database:
             url = make_url(self.url)
             if url.get_backend_name() == "sqlite":
                 return _sqlite_engine(url, self._busy_timeout_s)
-            return create_engine(url, pool_pre_ping=True, connect_args=SERVER_LIMITS)
+            return _server_engine(url)
         except (SQLAlchemyError, ModuleNotFoundError) as fault:
             raise LedgerUnavailableError(self.safe_url, _first_line(fault)) from fault
 
@@ -182,6 +184,21 @@ def insert_many(connection: Connection, key: Column[str], rows: Sequence[Mapping
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(key.table).on_conflict_do_nothing().returning(key)
     return set(connection.execute(statement, rows).scalars())
+
+
+def _server_engine(url: URL) -> Engine:
+    limits = {name: value for name, value in SERVER_LIMITS.items() if name not in url.query}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=limits)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        for statement in SESSION_LIMITS:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    return engine
 
 
 def _sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:

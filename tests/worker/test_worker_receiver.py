@@ -42,6 +42,12 @@ QUIET_S = 10 * RETRY_S
 """Long enough for the receiver to try several times."""
 
 
+def wait_until_receipted(edge: Peer, message_id: str) -> None:
+    """Wait for a receipt that names this message, perhaps among others."""
+    named = receipt_for(message_id)
+    wait_until(lambda: edge.drain() or any(map(named, edge.heard)), f"the receipt of {message_id}")
+
+
 def status(sequence: int = 1) -> Status:
     return Status(state="online", boot_id="boot-1", at=NOW, software="0.1", last_sequence=sequence)
 
@@ -128,7 +134,7 @@ def test_while_the_object_store_is_away_nothing_is_receipted_and_nothing_lost(
         finally:
             s3_server.start()
         for message_id in ids:
-            edge.hear(receipt_for(message_id), message_id)
+            wait_until_receipted(edge, message_id)
         assert all(store.exists(ledger.slice(f"slice-{number}").image_key) for number in range(5))
 
 
