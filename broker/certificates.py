@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broker.errors import AlreadyExistsError, CredentialFileError, InvalidNameError
 from protocol.topics import ID_PATTERN, RESERVED_SITES
 
-ROLES = ("worker", "trainer", "dashboard")
+ROLES = ("worker", "trainer", "dashboard", "engineer")
 AUTHORITY_NAME = "sliceloop authority"
 AUTHORITY_VALID_DAYS = 3_650
 VALID_DAYS = 825

@@ -15,7 +15,7 @@ from broker.session import Outbound, Session
 from broker.settings import MAX_PAYLOAD_BYTES, BrokerSettings
 
 HERE = Path(__file__).parents[2] / "broker"
-CLIENTS = ("hospital-a/ct-1", "hospital-a/ct-2", "worker", "trainer", "dashboard")
+CLIENTS = ("hospital-a/ct-1", "hospital-a/ct-2", "worker", "trainer", "dashboard", "engineer")
 NOTHING_MORE_S = 0.3
 OURS = "sliceloop/v1/hospital-a/ct-1"
 THEIRS = "sliceloop/v1/hospital-a/ct-2"
@@ -124,6 +124,21 @@ def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certifica
         with Session(settings_of(deployed, certificates, common_name), "speaker", clean_start=True) as session:
             connected(session)
             assert [topic for topic in topics if not refused(session, topic)] == []
+
+
+def test_an_engineer_replays_what_was_quarantined(
+    deployed: MosquittoBroker, certificates: Path, worker: BrokerSettings
+) -> None:
+    """A slice that an engineer publishes on an edge's topic reaches the worker."""
+    engineer = settings_of(deployed, certificates, "engineer")
+    with (
+        Session(worker, "worker-1", subscriptions=[f"{OURS}/slice"], clean_start=True) as cloud,
+        Session(engineer, "dead-1", clean_start=True) as desk,
+    ):
+        connected(cloud), connected(desk)
+        assert desk.publish(Outbound(f"{OURS}/slice", b"again")).wait(DEADLINE_S)
+        heard = cloud.receive(DEADLINE_S)
+        assert heard is not None and heard.payload == b"again"
 
 
 def test_the_retraining_messages_pass(deployed: MosquittoBroker, certificates: Path, worker: BrokerSettings) -> None:
