@@ -13,7 +13,8 @@ CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20
 CHAOS_FUZZ ?= 1000000
 # Two files at a time. The others are about connections and their times, and go one after another.
 APART := tests/training tests/model tests/protocol tests/screen_camera tests/locate tests/photometry tests/intake \
-	tests/capture_bench tests/dashboard tests/command tests/worker tests/cloud tests/chaos tests/pipeline
+	tests/capture_bench tests/dashboard tests/command tests/worker tests/cloud tests/chaos tests/pipeline \
+	$(wildcard tests/edge/test_outbox*.py) tests/webcam
 
 .PHONY: setup demo test check chaos bench clean
 setup: $(VENV)/.ready

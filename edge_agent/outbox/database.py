@@ -19,7 +19,8 @@ SHRINK_BYTES = 16 * KIB * KIB
 """Where so much of the file is free, and no more than that is used, it is worth making small."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DAMAGED_READS = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA})
-
+_DAMAGED_SCHEMA = ("unsupported file format", "no such table", "no such column", "no such index")
+"""Said of statements that are right: where SQLite does not know what they name, what it reads is damaged."""
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What SQLite's module raises over a damaged file: the latter where the damage is in a name that its error tells."""
@@ -30,6 +31,8 @@ def is_damage(error: BaseException) -> bool:
     if isinstance(error, UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_ERROR:
+        return str(error).startswith(_DAMAGED_SCHEMA)
     return code is not None and (code & 0xFF in _DAMAGE or code in _DAMAGED_READS)
 
 
