@@ -16,7 +16,7 @@ from broker.errors import BrokerError, WindowFullError
 from broker.messages import Inbound, Outbound
 from broker.session import Session
 from cloud_worker.in_hand import InHand
-from cloud_worker.ledger import Entry, FrameEntry, Ledger, LedgerUnavailableError, RefusedByLedgerError, SliceEntry
+from cloud_worker.ledger import Entry, Ledger, LedgerUnavailableError, RefusedByLedgerError, SliceEntry, StoredFrame
 from cloud_worker.patience import Patience
 from cloud_worker.storing import Refusal, Stored, Storing, awaits_receipt
 from protocol.codec import EventContext, encode, stated_id
@@ -126,7 +126,7 @@ class Committer:
                 slice_id=entry.slice.slice_id,
                 edge=entry.edge,
             )
-        if isinstance(entry, SliceEntry | FrameEntry):
+        if isinstance(entry, SliceEntry | StoredFrame):
             self._owe_receipt(stored.arrived.inbound, entry.message_id)
 
     def _dead_letter(self, stored: Stored, error: Refusal) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from broker.messages import Inbound
-from cloud_worker.ledger import Entry, FrameEntry, RefusedByLedgerError, ReportEntry, SliceEntry
+from cloud_worker.ledger import Entry, RefusedByLedgerError, ReportEntry, SliceEntry, StoredFrame
 from cloud_worker.object_store import OUTAGES, ObjectRefusedError, ObjectStore, frame_key, image_key, quarantine_key
 from cloud_worker.patience import Patience
 from protocol.codec import decode, decode_frame
@@ -127,12 +127,12 @@ class Storing:
         self._store.put(key, said.image, "image/png")
         return SliceEntry(event.id, address.site, address.edge, said, key, arrived.at)
 
-    def _frame(self, _: Address, arrived: Arrived) -> FrameEntry:
+    def _frame(self, _: Address, arrived: Arrived) -> StoredFrame:
         event = decode_frame(arrived.inbound.payload, arrived.inbound.user_properties)
         frame = event.frame
         key = frame_key(frame.sha256, frame.media_type)
         self._store.put(key, frame.data, frame.media_type)
-        return FrameEntry(event.id, frame.slice_id, frame.sha256, key, frame.media_type, arrived.at)
+        return StoredFrame(event.id, frame.slice_id, frame.sha256, key, frame.media_type, arrived.at)
 
 
 def awaits_receipt(topic: str) -> Address | None:

@@ -1,7 +1,7 @@
 """What the cloud remembers of every slice, reading, disagreement, label, retraining, release and edge."""
 
 from cloud_worker.ledger.audit import AuditRows
-from cloud_worker.ledger.batches import BatchRows, Entry, FrameEntry, ReportEntry, SliceEntry
+from cloud_worker.ledger.batches import BatchRows, Entry, ReportEntry, SliceEntry
 from cloud_worker.ledger.database import Database
 from cloud_worker.ledger.dead_letters import DeadLetterRows
 from cloud_worker.ledger.edges import EdgeRows
@@ -51,7 +51,6 @@ __all__ = [
     "Doubled",
     "EdgeRecord",
     "Entry",
-    "FrameEntry",
     "Gap",
     "LabelledSlice",
     "Ledger",

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from cloud_worker.ledger.database import Database, insert_many
 from cloud_worker.ledger.edges import insert_report
+from cloud_worker.ledger.records import StoredFrame
 from cloud_worker.ledger.slices import reading_row, slice_row
 from cloud_worker.ledger.tables import frames, readings, slices
 from protocol.messages import ModelReported, SliceRead, Status
@@ -27,18 +28,6 @@ class SliceEntry:
 
 
 @dataclass(frozen=True)
-class FrameEntry:
-    """A captured original that is in the object store."""
-
-    message_id: str
-    slice_id: str
-    sha256: str
-    frame_key: str
-    media_type: str
-    received_at: datetime
-
-
-@dataclass(frozen=True)
 class ReportEntry:
     """What an edge says of itself."""
 
@@ -48,8 +37,8 @@ class ReportEntry:
     received_at: datetime
 
 
-Entry = SliceEntry | FrameEntry | ReportEntry
-MessageEntry = TypeVar("MessageEntry", SliceEntry, FrameEntry)
+Entry = SliceEntry | StoredFrame | ReportEntry
+MessageEntry = TypeVar("MessageEntry", SliceEntry, StoredFrame)
 
 
 class BatchRows(Database):
@@ -61,7 +50,7 @@ class BatchRows(Database):
         Raises `RefusedByLedgerError` when one of them will never go: give them singly then.
         """
         read = [entry for entry in entries if isinstance(entry, SliceEntry)]
-        captured = [entry for entry in entries if isinstance(entry, FrameEntry)]
+        captured = [entry for entry in entries if isinstance(entry, StoredFrame)]
         reports = [entry for entry in entries if isinstance(entry, ReportEntry)]
         with self.write() as connection:
             new = insert_many(connection, slices.c.message_id, [_slice(entry) for entry in _ordered(read)])
