@@ -60,11 +60,31 @@ class TrustError(ProtocolError):
 
 
 class EnvelopeError(TrustError):
-    """The bytes are no DSSE envelope over a manifest of ours."""
+    """The bytes are no DSSE envelope over a document of ours."""
+
+
+class UnsafeNameError(EnvelopeError):
+    """A file name that could lead out of its folder, or that is none."""
+
+
+class OversizeError(EnvelopeError):
+    """The manifest claims more bytes than an edge takes."""
 
 
 class SignatureError(TrustError):
-    """Too few valid signatures by trusted keys."""
+    """The signatures do not make the document trusted; subclasses say which way."""
+
+
+class WrongKeyError(SignatureError):
+    """No trusted key has signed."""
+
+
+class TooFewSignaturesError(SignatureError):
+    """Trusted keys have signed, but fewer of them than the threshold."""
+
+
+class TamperedError(SignatureError):
+    """A trusted key's signature is there, and does not belong to these bytes."""
 
 
 class ExpiredManifestError(TrustError):
@@ -72,16 +92,76 @@ class ExpiredManifestError(TrustError):
 
 
 class OldVersionError(TrustError):
-    """The version is not newer than the one in use: versions only grow."""
+    """The version is not newer than the one in use, and no signed rollback names it: versions only grow."""
+
+
+class BannedVersionError(TrustError):
+    """The version failed on this edge before, or was withdrawn."""
+
+
+class VersionTakenTwiceError(TrustError):
+    """The version runs here with another network: a version is given once."""
 
 
 class UnsupportedManifestError(TrustError):
-    """The manifest needs preprocessing, labels or a schema that this edge does not have."""
+    """The manifest needs labels or a schema that this edge does not have."""
+
+
+class OtherPreprocessingError(UnsupportedManifestError):
+    """The network was trained on slices that were prepared otherwise than this edge prepares them."""
+
+
+class OtherArchitectureError(UnsupportedManifestError):
+    """The network is of an architecture that this edge is not fit for."""
+
+
+class FrozenError(TrustError):
+    """The newest assignment has expired: somebody keeps news away, or the cloud is silent."""
+
+
+class ForeignAssignmentError(TrustError):
+    """The assignment is another edge's."""
+
+
+class ReplayedAssignmentError(TrustError):
+    """The assignment is older than one that this edge has seen."""
+
+
+class ConflictingAssignmentError(TrustError):
+    """Two different assignments have the same number: whoever signs them says two things at once."""
+
+
+class UnassignedReleaseError(TrustError):
+    """The release is not the one that the newest assignment names."""
+
+
+class KeyRotationError(TrustError):
+    """The new keys do not follow from the ones in use."""
 
 
 class LengthMismatchError(TrustError):
-    """A file or chunk has another length than the manifest says."""
+    """A file, chunk or list has another length than the manifest says."""
+
+
+class TruncatedChunkError(LengthMismatchError):
+    """A chunk is shorter or longer than its list says."""
 
 
 class HashMismatchError(TrustError):
     """A file or chunk has another SHA-256 than the manifest says."""
+
+
+class TamperedChunkError(HashMismatchError):
+    """A chunk's bytes are not those that its name promises."""
+
+
+class ForeignChunkError(TrustError):
+    """A chunk that no file of the release on its way has."""
+
+
+class ExtraChunkError(TrustError):
+    """A chunk of the release on its way that is here already."""
+
+
+class EndlessDataError(TrustError):
+    """A source sends more than was asked for, and goes on."""

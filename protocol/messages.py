@@ -26,6 +26,10 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4000)]
 KIB = 1024
 MAX_STATUS_RANGES = 64
 MAX_CHUNK_BYTES = 64 * KIB
+MAX_CHUNKS = 16_384
+"""Of one file: a bitmap of them has 2 KiB."""
+MAX_INDEX_PIECES = 64
+"""Asked for at once."""
 MAX_SLICE_PNG_BYTES = 96 * KIB
 """A 256x256 8-bit PNG cannot exceed 66 KB; with the envelope the message stays below AWS IoT Core's 128 KiB."""
 
@@ -174,6 +178,7 @@ class ModelPhase(StrEnum):
     NONE = "none"
     DOWNLOADING = "downloading"
     TESTING = "testing"
+    SHADOW = "shadow"
     PROBATION = "probation"
     ACTIVE = "active"
     REJECTED = "rejected"
@@ -189,14 +194,36 @@ class ModelReported(Message):
     desired_version: int = Field(default=0, ge=0)
     chunks_done: int = Field(default=0, ge=0)
     chunks_total: int = Field(default=0, ge=0)
+    compared: int = Field(default=0, ge=0)
+    """Slices that release and predecessor have both read, in the phases shadow and probation."""
+    assignment: int = Field(default=0, ge=0)
+    """Number of the newest assignment that the edge follows."""
+    keys_version: int = Field(default=0, ge=0)
+    """Of the set of trusted keys; 1 is that of the settings."""
+    banned: Annotated[tuple[int, ...], Field(max_length=100)] = ()
+    """Versions that this edge does not run whatever is assigned: they failed here, or were withdrawn."""
     reason: LongText = ""
 
 
 class ChunkRequest(Message):
-    """Which chunks of a release an edge still needs."""
+    """What an edge wants next of a release: pieces of its files' indices, and chunks by their places in these."""
+
+    schema_major: ClassVar[int] = 2
 
     version: int = Field(ge=1)
-    chunks: tuple[Sha256, ...] = Field(min_length=1, max_length=64)
+    pieces: tuple[Sha256, ...] = Field(default=(), max_length=MAX_INDEX_PIECES)
+    wanted: dict[ShortText, Annotated[str, StringConstraints(max_length=MAX_CHUNKS // 6 + 4)]] = Field(
+        default_factory=dict, max_length=8
+    )
+    """By file name: a bitmap of places, as `protocol.chunks.to_bitmap` writes it."""
+    shared: bool = False
+    """The edge hears chunks that are published for all; otherwise they are published for it alone."""
+
+    @model_validator(mode="after")
+    def _wants_something(self) -> Self:
+        if not self.pieces and not any(self.wanted.values()):
+            raise ValueError("asks for nothing")
+        return self
 
 
 class RetrainRequest(Message):
@@ -320,6 +347,7 @@ MESSAGE_TYPES: dict[Kind, type[Message]] = {
     Kind.RETRAIN_STATUS: RetrainStatus,
     Kind.RETRAIN_RESULT: RetrainResult,
 }
-"""`frame`, `model/desired` and `model/chunk` carry raw bytes: see `Frame`, `signing` and `manifest`."""
+"""`frame`, `model/desired`, `model/assigned`, `model/keys` and `model/chunk` carry raw bytes: see `Frame`, `manifest`,
+`assignment`, `rotation` and `chunks`."""
 
 KIND_OF: dict[type[Message], Kind] = {message_type: kind for kind, message_type in MESSAGE_TYPES.items()}

@@ -1,4 +1,4 @@
-"""Sign and verify bytes in a DSSE envelope with Ed25519 keys, by securesystemslib."""
+"""Sign and verify bytes in a DSSE envelope with Ed25519 keys, by securesystemslib; each document has its own type."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,20 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from protocol.errors import EnvelopeError, MessageTooLargeError, SignatureError
+from protocol.errors import (
+    EnvelopeError,
+    MessageTooLargeError,
+    TamperedError,
+    TooFewSignaturesError,
+    WrongKeyError,
+)
 from protocol.topics import Kind
 
 MANIFEST_PAYLOAD_TYPE = "application/vnd.sliceloop.manifest+json"
+ASSIGNMENT_PAYLOAD_TYPE = "application/vnd.sliceloop.assignment+json"
+ROTATION_PAYLOAD_TYPE = "application/vnd.sliceloop.key-rotation+json"
 MAX_ENVELOPE_BYTES = 128 * 1024
-"""AWS IoT Core's message limit; a ResNet-18 at 64 KiB a chunk needs about 62 KB."""
+"""AWS IoT Core's message limit; a manifest has some 4 KB, its chunks are listed elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +59,52 @@ def load_public_key(text: str) -> SSlibKey:
     return key
 
 
-def sign(payload: bytes, signers: Sequence[CryptoSigner]) -> bytes:
+def sign(payload: bytes, signers: Sequence[CryptoSigner], payload_type: str = MANIFEST_PAYLOAD_TYPE) -> bytes:
     """Return the DSSE envelope (JSON bytes) over the payload, with one signature a signer.
 
     Raises `MessageTooLargeError` for one that no edge would read.
     """
-    envelope = Envelope(payload, MANIFEST_PAYLOAD_TYPE, {})
+    return _signed(Envelope(payload, payload_type, {}), signers)
+
+
+def countersign(envelope: bytes, signers: Sequence[CryptoSigner]) -> bytes:
+    """Return the envelope with further signatures over the same payload; raises `EnvelopeError`."""
+    return _signed(_parse(envelope), signers)
+
+
+def verify(envelope: bytes, trusted: TrustedKeys, payload_type: str = MANIFEST_PAYLOAD_TYPE) -> bytes:
+    """Return the payload of an envelope of this type that enough trusted keys signed.
+
+    Raises `EnvelopeError` for bytes that are no such envelope, `WrongKeyError` when no trusted key has signed,
+    `TamperedError` when one has signed other bytes, `TooFewSignaturesError` below the threshold.
+    """
+    parsed = _parse(envelope)
+    if parsed.payload_type != payload_type:
+        raise EnvelopeError(f"payload type {parsed.payload_type[:80]!r} is not {payload_type}")
+    named = [key for key in trusted.keys if key.keyid in parsed.signatures]
+    signed_by = {str(key.keyval["public"]) for key in named if _is_signed_by(parsed, key)}
+    known = ", ".join(key.keyid[:12] for key in trusted.keys) or "none"
+    if not named:
+        raise WrongKeyError(f"signed by no trusted key (trusted: {known}); has this edge the release's keys?")
+    if not signed_by:
+        raise TamperedError(f"the signature of {named[0].keyid[:12]} is not one of these bytes")
+    if not 1 <= trusted.threshold <= len(signed_by):
+        raise TooFewSignaturesError(f"signed by {len(signed_by)} of {trusted.threshold} trusted keys ({known})")
+    return bytes(parsed.payload)
+
+
+def payload_of(envelope: bytes) -> bytes:
+    """Return what an envelope holds, WITHOUT any trust: for those who show or store it; raises `EnvelopeError`."""
+    return bytes(_parse(envelope).payload)
+
+
+def _signed(envelope: Envelope, signers: Sequence[CryptoSigner]) -> bytes:
     for signer in signers:
         envelope.sign(signer)
     signed = json.dumps(envelope.to_dict(), separators=(",", ":")).encode()
     if len(signed) > MAX_ENVELOPE_BYTES:
         raise MessageTooLargeError(Kind.MODEL_DESIRED, len(signed), MAX_ENVELOPE_BYTES)
     return signed
-
-
-def verify(envelope: bytes, trusted: TrustedKeys) -> bytes:
-    """Return the payload of an envelope that enough trusted keys signed.
-
-    Raises `EnvelopeError` for bytes that are no envelope, `SignatureError` for too few valid signatures.
-    """
-    parsed = _parse(envelope)
-    if parsed.payload_type != MANIFEST_PAYLOAD_TYPE:
-        raise EnvelopeError(f"payload type {parsed.payload_type[:80]!r} is not {MANIFEST_PAYLOAD_TYPE}")
-    signed_by = {str(key.keyval["public"]) for key in trusted.keys if _is_signed_by(parsed, key)}
-    if not 1 <= trusted.threshold <= len(signed_by):
-        known = ", ".join(key.keyid[:12] for key in trusted.keys) or "none"
-        raise SignatureError(f"signed by {len(signed_by)} of {trusted.threshold} trusted key(s) (trusted: {known})")
-    return bytes(parsed.payload)
 
 
 def _is_signed_by(envelope: Envelope, key: SSlibKey) -> bool:

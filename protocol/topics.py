@@ -27,6 +27,8 @@ class Kind(StrEnum):
     RECEIPT = "receipt"
     VERDICT = "verdict"
     MODEL_DESIRED = "model/desired"
+    MODEL_ASSIGNED = "model/assigned"
+    MODEL_KEYS = "model/keys"
     MODEL_REPORTED = "model/reported"
     MODEL_GET = "model/get"
     MODEL_CHUNK = "model/chunk"
@@ -37,6 +39,10 @@ class Kind(StrEnum):
 
 CLOUD_KINDS = frozenset({Kind.RETRAIN_REQUEST, Kind.RETRAIN_STATUS, Kind.RETRAIN_RESULT})
 FLEET_DESIRED = f"{ROOT}/fleet/{Kind.MODEL_DESIRED}"
+FLEET_KEYS = f"{ROOT}/fleet/{Kind.MODEL_KEYS}"
+FLEET_CHUNKS = f"{ROOT}/fleet/{Kind.MODEL_CHUNK}/+"
+"""Topic filter of the chunks that are published once for all edges that wait for them."""
+_FLEET_CHUNK = re.compile(rf"{ROOT}/fleet/{Kind.MODEL_CHUNK}/([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,13 @@ def chunk_filter(site: str, edge: str) -> str:
     """Return the topic filter for every chunk that one edge is sent; raises `InvalidIdError`."""
     check_edge_ids(site, edge)
     return f"{ROOT}/{site}/{edge}/{Kind.MODEL_CHUNK}/+"
+
+
+def fleet_chunk(sha256: str) -> str:
+    """Name the topic of a chunk for all edges that wait for it; raises `UnknownTopicError`."""
+    topic = f"{ROOT}/fleet/{Kind.MODEL_CHUNK}/{sha256}"
+    parse(topic)
+    return topic
 
 
 def cloud_topic(kind: Kind) -> str:
@@ -107,6 +120,10 @@ def parse(topic: str) -> Address:
         return Address(Kind(rest))
     if topic == FLEET_DESIRED:
         return Address(Kind.MODEL_DESIRED)
+    if topic == FLEET_KEYS:
+        return Address(Kind.MODEL_KEYS)
+    if chunk := _FLEET_CHUNK.fullmatch(topic):
+        return Address(Kind.MODEL_CHUNK, sha256=chunk.group(1))
     return _edge_address(topic, levels)
 
 
@@ -119,6 +136,6 @@ def _edge_address(topic: str, levels: list[str]) -> Address:
     chunk = re.fullmatch(rf"{Kind.MODEL_CHUNK}/([0-9a-f]{{64}})", rest)
     if chunk:
         return Address(Kind.MODEL_CHUNK, site, edge, chunk.group(1))
-    if rest in set(Kind) - CLOUD_KINDS - {Kind.MODEL_CHUNK}:
+    if rest in set(Kind) - CLOUD_KINDS - {Kind.MODEL_CHUNK, Kind.MODEL_KEYS}:
         return Address(Kind(rest), site, edge)
     raise UnknownTopicError(topic)
