@@ -17,7 +17,16 @@ from typing import Self
 import structlog
 
 from broker.backoff import backoff_s, slow_s
-from broker.connection import LEAVE_TIMEOUT_S, TICK_S, Birth, Connection, Ending, Plan, properties_bytes
+from broker.connection import (
+    LEAVE_TIMEOUT_S,
+    TICK_S,
+    Birth,
+    Connection,
+    Ending,
+    Interest,
+    Plan,
+    properties_bytes,
+)
 from broker.credentials import read_credentials
 from broker.errors import NotConnectedError, WindowFullError
 from broker.inbox import Inbox
@@ -68,7 +77,8 @@ class Session:
         self._trouble: str | None = None
         self._limits = Limits(settings.max_payload_bytes, settings.max_inflight)
         self._open: dict[Delivery, int] = {}
-        self._requests: deque[tuple[Outbound, Delivery] | Inbound] = deque()
+        self._further: dict[str, None] = {}
+        self._requests: deque[tuple[Outbound, Delivery] | Inbound | Interest] = deque()
 
     def __enter__(self) -> Self:
         """Start the network thread; a broker that is down is waited for, a credential file that is missing is not."""
@@ -153,6 +163,19 @@ class Session:
         """Let a thread that waits in `receive` return at once, since it has something to publish."""
         self._inbox.nudge()
 
+    def subscribe(self, topic_filter: str) -> None:
+        """Hear a further topic filter, on this connection and on those to come, until `unsubscribe`."""
+        check_topic_filter(topic_filter)
+        with self._changed:
+            self._further[topic_filter] = None
+            self._request(Interest(topic_filter, wanted=True))
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Hear a further topic filter no longer; what is on its way may still come."""
+        with self._changed:
+            self._further.pop(topic_filter, None)
+            self._request(Interest(topic_filter, wanted=False))
+
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
         if inbound.qos == 0:
@@ -160,7 +183,7 @@ class Session:
         with self._changed:
             self._request(inbound)
 
-    def _request(self, request: tuple[Outbound, Delivery] | Inbound) -> None:
+    def _request(self, request: tuple[Outbound, Delivery] | Inbound | Interest) -> None:
         """Hand over, waking the network thread for the first alone: it takes all that are there."""
         self._requests.append(request)
         if len(self._requests) == 1:
@@ -188,7 +211,8 @@ class Session:
         number, failures, plan = 0, 0, self._plan
         while not self._stop.is_set():
             number += 1
-            connection = Connection(plan, self._credentials, number, self._inbox, self._settle)
+            further = replace(plan, subscriptions=(*plan.subscriptions, *self._further))
+            connection = Connection(further, self._credentials, number, self._inbox, self._settle)
             ending = self._live(connection)
             failures = 1 if connection.lasted_s >= self._settings.reconnect_min_s else failures + 1
             if connection.ready and failures > DROPPED_TOO_OFTEN and ending.remedy is None:
@@ -227,6 +251,8 @@ class Session:
             request = self._requests.popleft()
             if isinstance(request, Inbound):
                 connection.ack(request)
+            elif isinstance(request, Interest):
+                connection.turn(request)
             else:
                 connection.publish(*request)
 
