@@ -184,9 +184,7 @@ class Connection:
             self._ack(inbound.mid)
 
     def turn(self, interest: Interest) -> None:
-        """Subscribe or unsubscribe; before the CONNACK nothing is to do, since the plan subscribes then."""
-        if not self._accepted:
-            return
+        """Subscribe or unsubscribe, beside what the plan subscribes to."""
         if interest.wanted:
             self._subscribe_to(interest.topic_filter)
         else:

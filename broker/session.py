@@ -168,13 +168,15 @@ class Session:
         check_topic_filter(topic_filter)
         with self._changed:
             self._further[topic_filter] = None
-            self._request(Interest(topic_filter, wanted=True))
+            if self._connected:  # else each new connection begins with it
+                self._request(Interest(topic_filter, wanted=True))
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Hear a further topic filter no longer; what is on its way may still come."""
         with self._changed:
             self._further.pop(topic_filter, None)
-            self._request(Interest(topic_filter, wanted=False))
+            if self._connected:
+                self._request(Interest(topic_filter, wanted=False))
 
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
@@ -211,8 +213,7 @@ class Session:
         number, failures, plan = 0, 0, self._plan
         while not self._stop.is_set():
             number += 1
-            further = replace(plan, subscriptions=(*plan.subscriptions, *self._further))
-            connection = Connection(further, self._credentials, number, self._inbox, self._settle)
+            connection = Connection(plan, self._credentials, number, self._inbox, self._settle)
             ending = self._live(connection)
             failures = 1 if connection.lasted_s >= self._settings.reconnect_min_s else failures + 1
             if connection.ready and failures > DROPPED_TOO_OFTEN and ending.remedy is None:
@@ -266,6 +267,7 @@ class Session:
         with self._changed:
             self._connected, self._limits = True, connection.limits
             self._fatal = self._trouble = connection.refused
+            self._requests.extend(Interest(topic_filter, wanted=True) for topic_filter in self._further)
             self._changed.notify_all()
         log.info(
             "connected to the broker",

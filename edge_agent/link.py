@@ -74,6 +74,18 @@ class Link:
         self._problem = self._outbox_trouble = self._unanswered = self._guidance = ""
         self._refusals: dict[str, int] = {}
         self._next_heartbeat_s = self._last_beat_s = self._next_tidy_s = 0.0
+        self.updater = Updater(
+            slot,
+            trust,
+            Pace(
+                settings.shadow_slices,
+                settings.probation_slices,
+                Way(settings.chunk_timeout_s, settings.max_download_bytes_per_s),
+                settings.download_by_url,
+            ),
+            Voice(self._say_reported, self._say_wanted, self._hear_shared),
+            proving,
+        )
         self.session = Session(
             broker,
             f"edge-{identity.site}-{identity.edge}",
@@ -98,18 +110,6 @@ class Link:
             window=broker.max_inflight,
             receipt_timeout_s=settings.receipt_timeout_s,
             max_inflight_bytes=settings.max_inflight_bytes,
-        )
-        self.updater = Updater(
-            slot,
-            trust,
-            Pace(
-                settings.shadow_slices,
-                settings.probation_slices,
-                Way(settings.chunk_timeout_s, settings.max_download_bytes_per_s),
-                settings.download_by_url,
-            ),
-            Voice(self._say_reported, self._say_wanted, self._hear_shared),
-            proving,
         )
 
     def leave(self, diagnosis: Diagnosis) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +108,7 @@ class ModelSlot:
         when the disk is full.
         """
         self._state = _read_state(self.folder)
-        usable = self._usable()
+        usable = self._usable(self._state.versions)
         self.current = next(usable, None)
         if self.current is None or self.current.manifest.version != self._state.versions[0]:
             self._state = self._state.model_copy(update={"on_probation": False})
@@ -236,9 +236,10 @@ class ModelSlot:
 
         Raises `OSError` when the disk does not take it: the failing model is out of use until the next start.
         """
-        failed, before = self.running_version, self.previous
-        self.previous, self.current = None, before
+        failed = self.running_version
         older = [version for version in self._state.versions if version != failed]
+        before = self.previous or next(self._usable(older), None)
+        self.previous, self.current = None, before
         self._remember(
             even_unwritten=True,
             versions=tuple(older if before else ()),
@@ -274,8 +275,8 @@ class ModelSlot:
             if self._state.on_probation and self._state.versions == versions:
                 self._remember(even_unwritten=True, deaths_on_probation=deaths)
 
-    def _usable(self) -> Iterator[ServedModel]:
-        for version in self._state.versions:
+    def _usable(self, versions: Iterable[int]) -> Iterator[ServedModel]:
+        for version in versions:
             if (model := self._load_or_tell(version)) is not None:
                 yield model
 

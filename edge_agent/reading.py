@@ -13,8 +13,8 @@ from edge_agent.model_slot import ServedModel
 from edge_agent.outbox import OutboxMessage
 from edge_agent.probation.cost import read_costed, reading_clock
 from edge_agent.unlike import refuse_unlike
+from protocol.chunks import sha256_of
 from protocol.codec import Encoded, EventContext, encode, encode_frame
-from protocol.manifest import sha256_of
 from protocol.messages import Diagnosis, Frame, NetworkReading, SliceRead
 from protocol.patients import patient_key
 from protocol.topics import Kind

@@ -6,11 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from training.model.delta import apply_delta
-
 from edge_agent.download import Download
 from edge_agent.model_slot import ModelSlot, ServedModel
 from protocol.manifest import Manifest
+from training.model.delta import apply_delta
 
 Trial = Callable[[Path, Manifest], None]
 """Runs the network of a folder on its golden slices; raises what says why it must not read."""

@@ -246,7 +246,12 @@ class Updater:
             )
             self._stage(Staging(envelope, manifest, work))
             return
-        self._store.open()
+        try:
+            self._store.open()
+        except OSError as error:
+            log.error(
+                "chunks of before not taken up", reason=str(error), next="free some space; they are fetched again"
+            )
         for path, chunks in self._slot.chunks():
             self._store.know(path, chunks)
         self._download = Download(envelope, manifest, self._store, self._slot.bases(), self._pace.way)
