@@ -49,7 +49,7 @@ EXTRAS = {
     "torch": "training",
     "torchvision": "training",
     "safetensors": "training",
-    "onnx": "training",
+    "onnx": "edge",
     "scipy": "training",
     "matplotlib": "training",
     "optuna": "training",
