@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from edge_agent.by_url import UrlFetch
-from edge_agent.chunk_store import ChunkStore, DamagedChunkError
+from edge_agent.chunk_store import DamagedChunkError
+from edge_agent.delivery import Delivery
 from edge_agent.download import Download, Way
 from edge_agent.model_slot import ModelSlot, SelfTestError, ServedModel
-from edge_agent.probation import Role
+from edge_agent.probation import Comparison, Role
 from edge_agent.reading import ReadSlice
 from edge_agent.staging import Background, Trial, stage, stage_again
 from edge_agent.structure import StructureError
@@ -91,20 +91,18 @@ class Updater:
     def __init__(self, slot: ModelSlot, trust: EdgeTrust, pace: Pace, voice: Voice, proving: Proving) -> None:
         """Remember the parts."""
         self._slot, self._trust, self._pace, self._voice, self._proving = slot, trust, pace, voice, proving
-        self._store = ChunkStore(slot.folder / "incoming")
+        self._delivery = Delivery(slot, pace.way, voice.request, voice.hear_shared)
         self._desired: bytes | None = None
         self._mismatch, self._mismatch_since_s = "", 0.0
-        self._download: Download | None = None
-        self._by_url: UrlFetch | None = None
         self._staging: Staging | None = None
         self._candidate: ServedModel | None = None
         self._watch: Watch | None = None
+        self._compared = 0
         self._judged: set[str] = set()
         self._clean_readings = 0
         self._readings_failed = ""
         self._frozen = ""
         self._next_progress_s = 0.0
-        self._hears_shared = False
         self.reported = self._message(self._phase(), slot.running_version)
 
     # What is heard.
@@ -139,21 +137,14 @@ class Updater:
 
     def chunk(self, sha256: str, data: bytes, now_s: float, *, shared: bool = False) -> None:
         """Keep a chunk that is missing; anything else is dropped."""
-        if self._download is None:
-            return
         try:
-            self._download.take(sha256, data, now_s)
+            self._delivery.chunk(sha256, data, now_s, shared=shared)
         except EndlessDataError as error:
-            self._report(ModelPhase.DOWNLOADING, self._download.version, _named(error))
-        except TrustError as error:  # chunks for all are no news: others missed them
-            (log.debug if shared else log.warning)("chunk refused", sha256=sha256[:12], reason=_named(error))
-        except OSError as error:
-            log.error("chunk not kept", reason=str(error), next="it is asked for again; free some space")
+            self._report(ModelPhase.DOWNLOADING, error.version, _named(error))
 
     def line_was_cut(self) -> None:
         """Hear that a new connection begins."""
-        if self._download is not None:
-            self._download.line_was_cut()
+        self._delivery.line_was_cut()
 
     def slice_was_read(self, version: int, read: ReadSlice | None = None, *, fault: str = "") -> None:
         """Hear from the reading thread how the model did on a slice; an empty fault is a clean reading."""
@@ -176,7 +167,7 @@ class Updater:
         """
         self._tell_frozen(now)
         self._tell_mismatch(now_s)
-        self._resume_watch()
+        self._watch_in_use()
         if self._watch is not None:
             self._watch.step(now_s)
         if self._slot.on_probation:
@@ -185,15 +176,14 @@ class Updater:
             self._judge_shadow(self._candidate, now_s)
         if self._staging is not None:
             self._finish_staging(self._staging)
-        if self._download is not None:
-            self._fetch(self._download, now_s)
-        self._hear_shared()
+        if self._delivery.download is not None:
+            self._fetch(self._delivery.download, now_s)
+        self._delivery.settle()
 
     def close(self) -> None:
         """Let go of threads; called once, at the end."""
         self._end_watch()
-        if self._by_url is not None:
-            self._by_url.close()
+        self._delivery.close()
 
     # Trust.
 
@@ -226,9 +216,9 @@ class Updater:
             self._begin(envelope, manifest)
 
     def _is_under_way(self, envelope: bytes) -> bool:
-        staging, candidate = self._staging, self._candidate
+        download, staging, candidate = self._delivery.download, self._staging, self._candidate
         return (
-            (self._download is not None and self._download.envelope == envelope)
+            (download is not None and download.envelope == envelope)
             or (staging is not None and staging.envelope == envelope and not staging.dropped)
             or (candidate is not None and candidate.envelope == envelope)
         )
@@ -236,6 +226,7 @@ class Updater:
     def _begin(self, envelope: bytes, manifest: Manifest) -> None:
         """Go for a release: what was on its way to another one is given up."""
         self._give_up()
+        self._compared = 0
         if manifest.model_ref == self._slot.running:
             self._report(self._phase(), manifest.version)
             return
@@ -246,22 +237,11 @@ class Updater:
             )
             self._stage(Staging(envelope, manifest, work))
             return
-        try:
-            self._store.open()
-        except OSError as error:
-            log.error(
-                "chunks of before not taken up", reason=str(error), next="free some space; they are fetched again"
-            )
-        for path, chunks in self._slot.chunks():
-            self._store.know(path, chunks)
-        self._download = Download(envelope, manifest, self._store, self._slot.bases(), self._pace.way)
+        self._delivery.begin(envelope, manifest)
 
     def _give_up(self) -> None:
-        """Drop what is on its way; chunks stay, since the next release may have them too."""
-        self._download = None
-        if self._by_url is not None:
-            self._by_url.close()
-            self._by_url = None
+        """Drop what is on its way."""
+        self._delivery.give_up()
         if self._staging is not None:
             self._staging.dropped = True
         if self._candidate is not None:
@@ -300,44 +280,21 @@ class Updater:
     # Delivery.
 
     def _fetch(self, download: Download, now_s: float) -> None:
-        self._take_from_url(download, now_s)
+        urls = self._trust.assignment.urls if self._trust.assignment is not None and self._pace.urls else {}
         try:
-            complete = download.complete
+            complete = self._delivery.step(now_s, urls)
         except TrustError as error:  # an index that does not make its file
             self._reject(download.manifest, error)
             return
         if not complete:
-            if self._by_url is None and (request := download.request(now_s)) is not None:
-                self._voice.request(request)
             if now_s >= self._next_progress_s:
                 self._next_progress_s = now_s + PROGRESS_S
                 done, total = download.progress
                 self._report(ModelPhase.DOWNLOADING, download.version, chunks_done=done, chunks_total=total)
         elif self._staging is None and (not self._slot.on_probation or self._leads_away(download.manifest)):
+            self._delivery.give_up()
             work = self._proving.background.submit(lambda: stage(download, self._slot, self._proving.trial))
-            self._download = None
             self._stage(Staging(download.envelope, download.manifest, work, download))
-
-    def _take_from_url(self, download: Download, now_s: float) -> None:
-        if self._by_url is None:
-            urls = self._trust.assignment.urls if self._trust.assignment and self._pace.urls else {}
-            runs = download.runs(urls) if urls and not download.tried_url else None
-            if runs:
-                download.tried_url = True
-                self._by_url = UrlFetch(runs, self._pace.way.max_bytes_per_s)
-                self._by_url.start()
-            return
-        alive = self._by_url.alive
-        while (came := self._by_url.take()) is not None:
-            self.chunk(*came, now_s)
-        if not alive:
-            self._by_url = None
-
-    def _hear_shared(self) -> None:
-        wanted = self._download is not None and self._download.shared
-        if wanted != self._hears_shared:
-            self._hears_shared = wanted
-            self._voice.hear_shared(wanted)
 
     def _leads_away(self, manifest: Manifest) -> bool:
         return self._slot.running_version in manifest.returns_from
@@ -370,9 +327,9 @@ class Updater:
         if staging.dropped:
             return
         if model is None:
-            self._download = staging.download
+            self._delivery.go_on(staging.download)
         else:
-            self._store.clear()
+            self._delivery.clear()
             self._tried(model)
 
     def _tried(self, model: ServedModel) -> None:
@@ -387,6 +344,7 @@ class Updater:
 
     def _swap(self, model: ServedModel) -> None:
         version = model.manifest.version
+        known = self._watch.comparison if self._watch is not None else None
         self._end_watch()
         self._candidate = None
         self._clean_readings, self._readings_failed = 0, ""
@@ -396,7 +354,7 @@ class Updater:
             self._report(ModelPhase.REJECTED, version, f"cannot be stored ({error}); free some space")
             return
         log.info("model swapped in", version=version)
-        self._resume_watch()
+        self._watch_in_use(known)
         self._report(self._phase(), version)
 
     def _reject(self, manifest: Manifest, error: Exception) -> None:
@@ -406,23 +364,23 @@ class Updater:
         self._give_up()
         self._remembering(lambda: self._slot.ban(version))
         self._slot.forget(version)
-        self._store.clear()
+        self._delivery.clear()
         self._report(ModelPhase.REJECTED, version, reason)
 
     # Watching.
 
-    def _resume_watch(self) -> None:
+    def _watch_in_use(self, known: Comparison | None = None) -> None:
         """Compare the model on probation with the one before it, also after a restart."""
         current, before = self._slot.current, self._slot.previous
         if self._watch is None and self._slot.on_probation and current is not None and before is not None:
-            self._begin_watch(Watch(current, before, Role.INCUMBENT, self._proving.silently))
+            self._begin_watch(Watch(current, before, Role.INCUMBENT, self._proving.silently, known))
 
     def _begin_watch(self, watch: Watch) -> None:
         watch.start()
         self._watch = watch
 
     def _end_watch(self) -> None:
-        watch, self._watch = self._watch, None
+        self._compared, watch, self._watch = self._compared_now(), self._watch, None
         if watch is not None:
             watch.close()
 
@@ -434,7 +392,7 @@ class Updater:
         against = watch.fault or watch.comparison.verdict()
         if against:
             self._reject_for(version, f"beside the model in use: {against}")
-        elif watch.comparison.pairs >= self._pace.shadow_slices:
+        elif watch.pairs >= self._pace.shadow_slices:
             self._swap(candidate)
         else:
             self._tell_compared(ModelPhase.SHADOW, version, now_s)
@@ -455,7 +413,7 @@ class Updater:
         enough = self._pace.probation_slices
         if self._clean_readings < enough:
             return False
-        compared = watch is None or bool(watch.fault) or watch.comparison.pairs >= enough
+        compared = watch is None or bool(watch.fault) or watch.pairs >= enough
         return compared or self._clean_readings >= UNWATCHED * enough
 
     def _roll_back(self, version: int, reason: str) -> None:
@@ -481,9 +439,11 @@ class Updater:
             return ModelPhase.NONE
         return ModelPhase.PROBATION if self._slot.on_probation else ModelPhase.ACTIVE
 
+    def _compared_now(self) -> int:
+        return self._watch.comparison.pairs if self._watch is not None else self._compared
+
     def _tell_compared(self, phase: ModelPhase, version: int, now_s: float) -> None:
-        compared = self._watch.comparison.pairs if self._watch is not None else 0
-        if compared != self.reported.compared and now_s >= self._next_progress_s:
+        if self._compared_now() != self.reported.compared and now_s >= self._next_progress_s:
             self._next_progress_s = now_s + PROGRESS_S
             self._report(phase, version)
 
@@ -507,7 +467,7 @@ class Updater:
             desired_version=version,
             chunks_done=done,
             chunks_total=total,
-            compared=self._watch.comparison.pairs if self._watch is not None else 0,
+            compared=self._compared_now(),
             assignment=assignment.sequence if assignment is not None else 0,
             keys_version=self._trust.keys.version,
             banned=self._slot.banned,

@@ -453,9 +453,9 @@ def quiet_link(settings: EdgeSettings, identity: EdgeIdentity, outbox: Outbox, s
     return Link(settings, BrokerSettings(), identity, outbox, slot, trust, Proving(Now(), untried, AtOnce), "tests")
 
 
-def reading_of(model: ServedModel, seed: int = 0) -> ReadSlice:
+def reading_of(model: ServedModel, seed: int = 0, *, dark: bool = False) -> ReadSlice:
     """Read a slice as the loop does."""
-    frame = CapturedFrame(f"{seed}", slice_file(seed), "image/png", "tests", "a patient", NOW)
+    frame = CapturedFrame(f"{seed}", dark_slice() if dark else slice_file(seed), "image/png", "tests", "a patient", NOW)
     originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
     return read_slice(frame, model, IDENTITY, 1, originals, lambda data: prepare(decode_image(data)))
 
