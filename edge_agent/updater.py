@@ -258,6 +258,11 @@ class Updater:
             if not staging.dropped:
                 self._disk_refused(manifest.version, error)
             return
+        except Exception as error:  # whatever a release brings about, the agent goes on
+            log.exception("release not tried", version=manifest.version)
+            if not staging.dropped:
+                self._reject(manifest, error)
+            return
         if staging.dropped:
             return
         if model is None:
