@@ -61,6 +61,7 @@ EXTRAS = {
     "numpy": "edge",
     "PIL": "edge",
     "pydicom": "edge",
+    "zstandard": "edge",
     "iotcore": "demo",
 }
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cbor2
 
 from protocol.messages import MAX_CHUNK_BYTES
+from training.model.delta import Segment
 
 OWN_CHUNK_BYTES = 1024
 """A tensor of so many bytes has chunks of its own; a chunk costs 36 bytes in its file's index."""
@@ -19,6 +20,10 @@ OWN_CHUNK_BYTES = 1024
 _GRAPH, _INITIALIZER = 7, 5
 """Fields of ModelProto and GraphProto in onnx.proto3; the next four are TensorProto's."""
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
+_WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 10: 2, 12: 4, 16: 2}
+"""Bytes of a value by data type; the others are too rare to be subtracted."""
+_SCALED = (1, 10)
+"""float32 and float16."""
 _VARINT, _EIGHT_BYTES, _LENGTH_PREFIXED, _FOUR_BYTES = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
@@ -72,6 +77,25 @@ def chunks_at(data: bytes, starts: tuple[int, ...]) -> Iterator[bytes]:
         yield data[start:end]
 
 
+def segments_between(base: bytes, target: bytes) -> tuple[Segment, ...]:
+    """List the tensors that two models share, by name, type and shape, in the target's order; see `make_delta`.
+
+    One that is called otherwise is taken for the base's first of its type and shape that is left.
+    """
+    waiting = {_identity(tensor): tensor for tensor in stored_tensors(base)}
+    wanted = sorted(stored_tensors(target), key=lambda tensor: tensor.offset)
+    pairs = [(waiting.pop(_identity(tensor), None), tensor) for tensor in wanted]
+    segments = []
+    for before, after in pairs:
+        if before is None:
+            same = next((one for one in waiting if one[1:] == _identity(after)[1:]), None)
+            before = waiting.pop(same) if same else None
+        if before is not None and after.data_type in _WIDTHS:
+            rows = after.dims[0] if after.data_type in _SCALED and len(after.dims) > 1 else 0
+            segments.append(Segment(before.offset, after.offset, after.length, _WIDTHS[after.data_type], rows))
+    return tuple(segments)
+
+
 def stored_tensors(model: bytes) -> tuple[StoredTensor, ...]:
     """List the initializers of the main graph whose values lie in the file as raw bytes; none where it is no ONNX."""
     try:
@@ -85,6 +109,10 @@ def stored_tensors(model: bytes) -> tuple[StoredTensor, ...]:
         )
     except (NoFieldsError, UnicodeDecodeError):
         return ()
+
+
+def _identity(tensor: StoredTensor) -> tuple[str, int, tuple[int, ...], int]:
+    return tensor.name, tensor.data_type, tensor.dims, tensor.length
 
 
 class _Field(NamedTuple):
