@@ -18,7 +18,7 @@ from cloud_worker.ledger import Ledger, Period, StoredObject
 from cloud_worker.object_store import ObjectMissingError, ObjectStore
 from edge_agent.outbox import Outbox
 from edge_agent.settings import OUTBOX_FILE
-from protocol.manifest import sha256_of
+from protocol.chunks import sha256_of
 from protocol.ranges import merged
 from protocol.topics import Kind
 from sliceloop.progress import counted

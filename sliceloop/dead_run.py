@@ -15,7 +15,7 @@ from broker.settings import BrokerSettings
 from cloud_worker.ledger import DeadLetter, DeadLetterClosedError, DeadLetterState, Ledger
 from cloud_worker.ledger.dead_letters import NUMBERED
 from cloud_worker.object_store import ObjectStore, quarantine_key
-from protocol.manifest import sha256_of
+from protocol.chunks import sha256_of
 from protocol.topics import Kind
 
 POLL_S = 0.2

@@ -21,9 +21,9 @@ from broker.errors import BrokerError
 from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
+from protocol.chunks import sha256_of
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import HashMismatchError, ProtocolError
-from protocol.manifest import sha256_of
 from protocol.messages import (
     KIND_OF,
     Dataset,

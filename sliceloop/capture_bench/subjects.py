@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.manifest import sha256_of
+from protocol.chunks import sha256_of
 from sliceloop.capture_bench.origin import NetworkFacts
 from sliceloop.capture_bench.slices import Networks
 from training.judging.subject import Subject, open_subject

@@ -10,7 +10,7 @@ from cloud_worker.audit_facts import edge_facts
 from cloud_worker.ledger.tables import dead_letters, frames, slices
 from cloud_worker.object_store import ObjectMissingError
 from edge_agent.outbox import Outbox, OutboxError
-from protocol.manifest import sha256_of
+from protocol.chunks import sha256_of
 from sliceloop.audit_run import EVERYTHING, AuditError, word_of_outbox
 from sliceloop.chaos.ground import Ground
 from sliceloop.chaos.verdict import Facts, SliceFact

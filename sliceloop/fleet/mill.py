@@ -14,9 +14,9 @@ import numpy as np
 from edge_agent.crop import encode_png
 from edge_agent.outbox import OutboxMessage
 from edge_agent.reading import EdgeIdentity
+from protocol.chunks import sha256_of
 from protocol.codec import Encoded, EventContext, encode, encode_frame
 from protocol.labels import LABELS, Label
-from protocol.manifest import sha256_of
 from protocol.messages import Frame, ModelRef, NetworkReading, SliceRead
 from protocol.patients import patient_key
 from protocol.topics import Kind

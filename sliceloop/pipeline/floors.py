@@ -12,7 +12,7 @@ from botocore.config import Config
 from pydantic import BaseModel, ConfigDict
 
 from cloud_worker.object_store import ObjectStore
-from protocol.manifest import sha256_of
+from protocol.chunks import sha256_of
 from sliceloop.pipeline.bare_paho import publish_all
 from sliceloop.pipeline.stage import Stage
 

@@ -18,9 +18,9 @@ from edge_agent.capture.frame import CapturedFrame
 from edge_agent.crop import crop, encode_png
 from edge_agent.model_slot import ServedModel
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, patient_key, read_slice
+from protocol.chunks import sha256_of
 from protocol.codec import decode, decode_frame, stated_sequence
 from protocol.labels import LABELS
-from protocol.manifest import sha256_of
 from protocol.messages import Frame, SliceRead
 from protocol.topics import Kind
 from training.model.decode import ImageError, ImageTooLargeError, ImageTooSmallError, decode_image

@@ -14,8 +14,8 @@ from broker.embedded import free_port
 from broker.settings import BrokerSettings
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore
+from protocol.chunks import sha256_of
 from protocol.codec import decode, decode_frame
-from protocol.manifest import sha256_of
 from protocol.messages import SliceRead
 from protocol.topics import Kind
 from sliceloop.cli import app

@@ -11,8 +11,8 @@ from broker.settings import BrokerSettings
 from cloud_worker.ledger import DeadLetter, DeadLetterClosedError, Ledger
 from cloud_worker.ledger.dead_letters import MAX_DEAD_LETTER_BYTES
 from cloud_worker.object_store import ObjectStore, quarantine_key
+from protocol.chunks import sha256_of
 from protocol.codec import EventContext, encode_frame
-from protocol.manifest import sha256_of
 from protocol.messages import Frame, Status
 from protocol.topics import Kind, edge_topic
 from sliceloop.dead_run import DeadLetterError, replay, replayable

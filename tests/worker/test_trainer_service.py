@@ -29,8 +29,8 @@ from worker_parts import (
 from broker.embedded import EmbeddedBroker, free_port
 from broker.messages import Inbound
 from cloud_worker.object_store import ObjectStore, dataset_key, image_key, model_key, upload_key
+from protocol.chunks import sha256_of
 from protocol.labels import LABELS
-from protocol.manifest import sha256_of
 from protocol.messages import Dataset, DatasetSlice, RetrainPhase, RetrainRequest, RetrainResult, RetrainStatus
 from protocol.topics import Kind, cloud_topic
 from training.bundle import CHECKPOINT_FILE, MODEL_FILE, REPORT_FILE, Report

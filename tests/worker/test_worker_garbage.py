@@ -30,8 +30,8 @@ from cloud_worker.app import run_worker
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, S3Settings
 from cloud_worker.settings import WorkerSettings
+from protocol.chunks import sha256_of
 from protocol.codec import schema_uri
-from protocol.manifest import sha256_of
 from protocol.messages import (
     ChunkRequest,
     ModelPhase,

@@ -31,8 +31,8 @@ from broker.settings import BrokerSettings
 from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, S3Settings, frame_key, image_key, quarantine_key
+from protocol.chunks import sha256_of
 from protocol.codec import EventContext, encode_frame, schema_uri
-from protocol.manifest import sha256_of
 from protocol.messages import Frame, ModelPhase, ModelReported, Status
 from protocol.topics import Kind, edge_topic
 
