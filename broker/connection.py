@@ -86,6 +86,14 @@ class Plan:
     birth: Birth | None
 
 
+@dataclass(frozen=True)
+class Interest:
+    """A topic filter that is heard for a while, or no longer."""
+
+    topic_filter: str
+    wanted: bool
+
+
 class Connection:
     """One connection; `open`, then `step` until `ending` is set, then `close`."""
 
@@ -174,6 +182,13 @@ class Connection:
         """Send the PUBACK when its turn comes, if the message came on this very connection."""
         if inbound.connection == self._number:
             self._ack(inbound.mid)
+
+    def turn(self, interest: Interest) -> None:
+        """Subscribe or unsubscribe, beside what the plan subscribes to."""
+        if interest.wanted:
+            self._subscribe_to(interest.topic_filter)
+        else:
+            self._client.unsubscribe(interest.topic_filter)
 
     def leave(self, reason_code: int = 0) -> None:
         """Queue a DISCONNECT, once; by default the normal one, after which the broker does not send the will."""
@@ -273,9 +288,12 @@ class Connection:
 
     def _subscribe(self) -> None:
         for topic_filter in self._plan.subscriptions:
-            code, mid = self._client.subscribe(topic_filter, options=SubscribeOptions(qos=1))
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
-                self._unanswered[mid] = topic_filter
+            self._subscribe_to(topic_filter)
+
+    def _subscribe_to(self, topic_filter: str) -> None:
+        code, mid = self._client.subscribe(topic_filter, options=SubscribeOptions(qos=1))
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
+            self._unanswered[mid] = topic_filter
 
     def _publish_birth(self) -> None:
         if self._plan.birth is None:

@@ -17,7 +17,16 @@ from typing import Self
 import structlog
 
 from broker.backoff import backoff_s, slow_s
-from broker.connection import LEAVE_TIMEOUT_S, TICK_S, Birth, Connection, Ending, Plan, properties_bytes
+from broker.connection import (
+    LEAVE_TIMEOUT_S,
+    TICK_S,
+    Birth,
+    Connection,
+    Ending,
+    Interest,
+    Plan,
+    properties_bytes,
+)
 from broker.credentials import read_credentials
 from broker.errors import NotConnectedError, WindowFullError
 from broker.inbox import Inbox
@@ -68,7 +77,8 @@ class Session:
         self._trouble: str | None = None
         self._limits = Limits(settings.max_payload_bytes, settings.max_inflight)
         self._open: dict[Delivery, int] = {}
-        self._requests: deque[tuple[Outbound, Delivery] | Inbound] = deque()
+        self._further: dict[str, None] = {}
+        self._requests: deque[tuple[Outbound, Delivery] | Inbound | Interest] = deque()
 
     def __enter__(self) -> Self:
         """Start the network thread; a broker that is down is waited for, a credential file that is missing is not."""
@@ -153,6 +163,21 @@ class Session:
         """Let a thread that waits in `receive` return at once, since it has something to publish."""
         self._inbox.nudge()
 
+    def subscribe(self, topic_filter: str) -> None:
+        """Hear a further topic filter, on this connection and on those to come, until `unsubscribe`."""
+        check_topic_filter(topic_filter)
+        with self._changed:
+            self._further[topic_filter] = None
+            if self._connected:  # else each new connection begins with it
+                self._request(Interest(topic_filter, wanted=True))
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Hear a further topic filter no longer; what is on its way may still come."""
+        with self._changed:
+            self._further.pop(topic_filter, None)
+            if self._connected:
+                self._request(Interest(topic_filter, wanted=False))
+
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
         if inbound.qos == 0:
@@ -160,7 +185,7 @@ class Session:
         with self._changed:
             self._request(inbound)
 
-    def _request(self, request: tuple[Outbound, Delivery] | Inbound) -> None:
+    def _request(self, request: tuple[Outbound, Delivery] | Inbound | Interest) -> None:
         """Hand over, waking the network thread for the first alone: it takes all that are there."""
         self._requests.append(request)
         if len(self._requests) == 1:
@@ -227,6 +252,8 @@ class Session:
             request = self._requests.popleft()
             if isinstance(request, Inbound):
                 connection.ack(request)
+            elif isinstance(request, Interest):
+                connection.turn(request)
             else:
                 connection.publish(*request)
 
@@ -240,6 +267,7 @@ class Session:
         with self._changed:
             self._connected, self._limits = True, connection.limits
             self._fatal = self._trouble = connection.refused
+            self._requests.extend(Interest(topic_filter, wanted=True) for topic_filter in self._further)
             self._changed.notify_all()
         log.info(
             "connected to the broker",

@@ -11,23 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from securesystemslib.signer import SSlibKey
 
 from broker.settings import BrokerSettings
 from broker.supervised import SupervisedThread
+from broker.trusted_keys import load_key_set
 from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, SourceError
 from edge_agent.develop import PictureRefusedError
+from edge_agent.durable import write_durably
 from edge_agent.inlet import Inlet, open_inlet
 from edge_agent.link import Link
-from edge_agent.model_slot import ModelSlot, write_durably
+from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox, OutboxError
 from edge_agent.priority import priority
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
 from edge_agent.settings import EdgeSettings
-from protocol.signing import TrustedKeys, load_public_key
+from edge_agent.staging import StagingThread, Trial
+from edge_agent.trial import TrialBounds, try_model
+from edge_agent.trust import EdgeTrust
+from edge_agent.updater import Proving
+from edge_agent.watch import in_a_thread
+from protocol.manifest import Manifest
 from protocol.topics import check_edge_ids
 from training.model.decode import ImageError
 from training.model.preprocess import BlankFrameError
+from training.model.reader import Calibration
 
 log = structlog.get_logger()
 
@@ -50,14 +57,23 @@ class EdgeSetupError(RuntimeError):
 def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Event) -> None:
     """Run one edge agent until the stop; raises `EdgeSetupError` or `OutboxError` when it cannot start."""
     check_edge_ids(settings.site, settings.edge)
-    trusted = load_trusted_keys(settings.trusted_keys_dir, settings.trusted_threshold)
+    keys = load_key_set(settings.trusted_keys_dir, settings.trusted_threshold)
     with ExitStack() as stack:
         stack.enter_context(sole_user(settings.data_dir))
         identity = EdgeIdentity(settings.site, settings.edge, uuid.uuid4().hex, load_patient_secret(settings))
-        slot = ModelSlot(settings.data_dir / "models", trusted, threads=settings.threads)
+        trust = EdgeTrust(settings.data_dir / "trust", keys, site=settings.site, edge=settings.edge)
+        trust.load()
+        slot = ModelSlot(
+            settings.data_dir / "models",
+            trust.ever_trusted,
+            threads=settings.threads,
+            architectures=frozenset(settings.architectures),
+            max_bytes=settings.max_model_bytes,
+        )
         slot.load_active()
         outbox = stack.enter_context(settings.outbox())
-        link = Link(settings, broker, identity, outbox, slot, f"sliceloop {version('sliceloop')}")
+        proving = Proving(stack.enter_context(StagingThread()), _trial(settings), in_a_thread)
+        link = Link(settings, broker, identity, outbox, slot, trust, proving, f"sliceloop {version('sliceloop')}")
         inlet = stack.enter_context(open_inlet(settings, identity.boot_id, outbox, stop))
         originals = OriginalsPolicy(
             settings.send_originals, settings.send_dicom_originals, broker.max_payload_bytes - ENVELOPE_BYTES
@@ -136,7 +152,7 @@ class ReadingLoop:
         self._outbox.add(frame.key, read.slice_id, read.sequence, read.messages, priority=urgency)
         self._inlet.taken(frame.key, now_s)
         self._link.leave(read.diagnosis)
-        self._link.updater.slice_was_read(model.manifest.version)
+        self._link.updater.slice_was_read(model.manifest.version, read)
         _log_reading(read)
 
     def _failed_on(self, frame: CapturedFrame, version: int, error: Exception, now_s: float) -> None:
@@ -175,22 +191,15 @@ def sole_user(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def load_trusted_keys(folder: Path, threshold: int) -> TrustedKeys:
-    """Read the public keys (*.pub.json) whose signatures count; raises `EdgeSetupError` when there are too few."""
-    keys = tuple(_public_key(path) for path in sorted(folder.glob("*.pub.json")))
-    if len(keys) < threshold:
-        raise EdgeSetupError(
-            f"{folder} holds {len(keys)} public keys, {threshold} are needed: copy the *.pub.json files there "
-            "that `sliceloop keys new` made"
+def _trial(settings: EdgeSettings) -> Trial:
+    def trial(folder: Path, manifest: Manifest) -> None:
+        calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
+        bounds = TrialBounds(
+            manifest.golden_tolerance, manifest.trial.latency_ms, manifest.trial.memory_mb, settings.trial_timeout_s
         )
-    return TrustedKeys(keys, threshold)
+        try_model(folder, bounds, calibration=calibration, threads=settings.threads)
 
-
-def _public_key(path: Path) -> SSlibKey:
-    try:
-        return load_public_key(path.read_text())
-    except (OSError, ValueError) as error:
-        raise EdgeSetupError(f"{path} cannot be used ({error}); copy it again, or remove it") from error
+    return trial
 
 
 def load_patient_secret(settings: EdgeSettings) -> bytes:

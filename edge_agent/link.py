@@ -12,12 +12,14 @@ from broker.errors import BrokerError
 from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
+from edge_agent.download import Way
 from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox, OutboxError
 from edge_agent.publisher import Publisher
 from edge_agent.reading import EdgeIdentity
 from edge_agent.settings import EdgeSettings
-from edge_agent.updater import Updater
+from edge_agent.trust import EdgeTrust
+from edge_agent.updater import Pace, Proving, Updater, Voice
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
 from protocol.messages import (
@@ -31,7 +33,7 @@ from protocol.messages import (
     Status,
 )
 from protocol.ranges import at_most
-from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, edge_topic, parse
+from protocol.topics import FLEET_CHUNKS, FLEET_KEYS, Kind, chunk_filter, edge_topic, parse
 
 log = structlog.get_logger()
 
@@ -54,20 +56,36 @@ class Link:
         identity: EdgeIdentity,
         outbox: Outbox,
         slot: ModelSlot,
+        trust: EdgeTrust,
+        proving: Proving,
         software: str,
     ) -> None:
         """Wire session, publisher and updater; nothing is connected before `run`."""
         self._settings, self._identity, self._outbox, self._slot = settings, identity, outbox, slot
         self._software = software
-        self._heard: dict[Kind, Callable[[Inbound, str], None]] = {
+        self._new_line = threading.Event()
+        self._heard: dict[Kind, Callable[[Inbound], None]] = {
             Kind.RECEIPT: self._on_receipt,
             Kind.MODEL_DESIRED: self._on_desired,
-            Kind.MODEL_CHUNK: self._on_chunk,
+            Kind.MODEL_ASSIGNED: self._on_assigned,
+            Kind.MODEL_KEYS: self._on_keys,
         }
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
         self._problem = self._outbox_trouble = self._unanswered = self._guidance = ""
         self._refusals: dict[str, int] = {}
         self._next_heartbeat_s = self._last_beat_s = self._next_tidy_s = 0.0
+        self.updater = Updater(
+            slot,
+            trust,
+            Pace(
+                settings.shadow_slices,
+                settings.probation_slices,
+                Way(settings.chunk_timeout_s, settings.max_download_bytes_per_s),
+                settings.download_by_url,
+            ),
+            Voice(self._say_reported, self._say_wanted, self._hear_shared),
+            proving,
+        )
         self.session = Session(
             broker,
             f"edge-{identity.site}-{identity.edge}",
@@ -75,8 +93,9 @@ class Link:
             subscriptions=[
                 self._topic(Kind.RECEIPT),
                 self._topic(Kind.MODEL_DESIRED),
+                self._topic(Kind.MODEL_ASSIGNED),
                 chunk_filter(identity.site, identity.edge),
-                FLEET_DESIRED,
+                FLEET_KEYS,
             ],
             # so that every connection brings the retained release: rumqttd sends it to new subscriptions alone, and an
             # edge that died in a download has to hear of it again; what is missed besides is said again
@@ -91,13 +110,6 @@ class Link:
             window=broker.max_inflight,
             receipt_timeout_s=settings.receipt_timeout_s,
             max_inflight_bytes=settings.max_inflight_bytes,
-        )
-        self.updater = Updater(
-            slot,
-            probation_slices=settings.probation_slices,
-            chunk_timeout_s=settings.chunk_timeout_s,
-            report=self._say_reported,
-            request=self._say_wanted,
         )
 
     def leave(self, diagnosis: Diagnosis) -> None:
@@ -122,16 +134,20 @@ class Link:
         with self.session:
             while not stop.is_set():
                 self.step(now_s())
+            self.updater.close()
             self._settle(now_s())
             self._say(self._status("stopped"), retain=True)
 
     def step(self, now_s: float) -> None:
         """Do one round: hear, publish, update, and beat."""
         inbound = self.session.receive(LOOP_S)
+        if self._new_line.is_set():
+            self._new_line.clear()
+            self.updater.line_was_cut()
         while inbound is not None:
-            self._hear(inbound)
+            self._hear(inbound, now_s)
             inbound = self.session.receive(0)
-        self.updater.step(now_s)
+        self.updater.step(now_s, datetime.now(UTC))
         while self._diagnoses and self.session.connected:
             self._say(self._diagnoses.popleft(), qos=0)
         self._outbox_trouble = self._try(lambda: self._use_outbox(now_s))
@@ -162,29 +178,45 @@ class Link:
         except OutboxError as error:
             log.warning("receipts not noted", reason=str(error))
 
-    def _hear(self, inbound: Inbound) -> None:
+    def _hear(self, inbound: Inbound, now_s: float) -> None:
         try:
             address = parse(inbound.topic)
-            self._heard[address.kind](inbound, address.sha256)
+            if address.kind is Kind.MODEL_CHUNK:
+                self.updater.chunk(address.sha256, inbound.payload, now_s, shared=not address.edge)
+            else:
+                self._heard[address.kind](inbound)
         except (ProtocolError, KeyError) as error:
             log.warning("message refused", topic=inbound.topic, reason=str(error))
         except OutboxError as error:
             self.problem(str(error))
         self.session.ack(inbound)
 
-    def _on_receipt(self, inbound: Inbound, _: str) -> None:
+    def _on_receipt(self, inbound: Inbound) -> None:
         receipt = decode(Kind.RECEIPT, inbound.payload, inbound.user_properties).message
         assert isinstance(receipt, Receipt)
         self._publisher.receipt(receipt.message_ids)
 
-    def _on_desired(self, inbound: Inbound, _: str) -> None:
+    def _on_desired(self, inbound: Inbound) -> None:
         if inbound.payload:  # an empty retained message only clears the topic
             self.updater.offer(inbound.payload, datetime.now(UTC))
 
-    def _on_chunk(self, inbound: Inbound, sha256: str) -> None:
-        self.updater.chunk(sha256, inbound.payload)
+    def _on_assigned(self, inbound: Inbound) -> None:
+        if inbound.payload:
+            self.updater.hear_assignment(inbound.payload, datetime.now(UTC))
+
+    def _on_keys(self, inbound: Inbound) -> None:
+        if inbound.payload:
+            self.updater.hear_keys(inbound.payload, datetime.now(UTC))
+
+    def _hear_shared(self, wanted: bool) -> None:
+        """Hear the chunks for all only while a release comes: other edges' releases would fill a narrow line."""
+        if wanted:
+            self.session.subscribe(FLEET_CHUNKS)
+        else:
+            self.session.unsubscribe(FLEET_CHUNKS)
 
     def _birth(self) -> Sequence[Outbound]:
+        self._new_line.set()
         return [
             self._outbound(self._status("online"), retain=True),
             self._outbound(self.updater.reported, retain=True),
@@ -234,7 +266,7 @@ class Link:
         )
 
     def _troubles(self) -> tuple[str, ...]:
-        return self._problem, self._outbox_trouble, self._unanswered, self._outbox.trouble
+        return self._problem, self._outbox_trouble, self._unanswered, self._outbox.trouble, self.updater.trouble
 
     def _topic(self, kind: Kind) -> str:
         return edge_topic(self._identity.site, self._identity.edge, kind)

@@ -1,12 +1,10 @@
 """Hold the network that reads slices now, on disk and in memory, so that it can be exchanged between two slices."""
 
 import contextlib
-import os
 import shutil
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cbor2
@@ -14,8 +12,10 @@ import numpy as np
 import structlog
 from pydantic import BaseModel, ConfigDict
 
+from edge_agent.durable import write_durably
+from protocol.chunks import ENTRIES_A_PIECE, ENTRY_BYTES, Chunk, check_file, read_index, sha256_of
 from protocol.errors import TrustError
-from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, check_file, trusted_manifest
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE, EdgeFacts, Manifest, stored_manifest
 from protocol.messages import ModelRef
 from protocol.signing import TrustedKeys
 from training.model.preprocess import INPUT_PX, PREPROCESSING_VERSION
@@ -25,7 +25,9 @@ log = structlog.get_logger()
 
 ENVELOPE_FILE = "manifest.dsse.json"
 ACTIVE_FILE = "active.json"
-
+INDEX_SUFFIX = ".index"
+"""Of the file that lists another one's chunks."""
+KEPT_VERSIONS = 3
 
 MAX_DEATHS_ON_PROBATION = 3
 """A model on probation under which the process ended so often in the midst of a slice may be what ends it."""
@@ -54,6 +56,7 @@ class ServedModel:
 
     manifest: Manifest
     reader: OnnxReader
+    envelope: bytes = field(default=b"", repr=False)
 
     @property
     def ref(self) -> ModelRef:
@@ -64,10 +67,19 @@ class ServedModel:
 class ModelSlot:
     """The model in use and the one before it; `current` is read once per slice."""
 
-    def __init__(self, folder: Path, trusted: TrustedKeys, *, threads: int = 1) -> None:
-        """Remember where models are kept and whose signatures count."""
+    def __init__(
+        self,
+        folder: Path,
+        trusted: Sequence[TrustedKeys],
+        *,
+        threads: int = 1,
+        architectures: frozenset[str] = frozenset(),
+        max_bytes: int = 2**63,
+    ) -> None:
+        """Remember where models are kept, whose signatures count or once counted, and what this edge is fit for."""
         self.folder = folder
-        self.trusted = trusted
+        self.trusted = tuple(trusted)
+        self._architectures, self._max_bytes = architectures, max_bytes
         self._threads = threads
         self._state = SlotState()
         self._writing = threading.RLock()
@@ -95,13 +107,13 @@ class ModelSlot:
         A probation goes on; one in which the process died on too many slices ends in a roll back. Raises `OSError`
         when the disk is full.
         """
-        self._state = _read_state(self.folder / ACTIVE_FILE)
-        usable = [model for version in self._state.versions if (model := self._load_or_tell(version)) is not None]
-        self.current = usable[0] if usable else None
+        self._state = _read_state(self.folder)
+        usable = self._usable(self._state.versions)
+        self.current = next(usable, None)
         if self.current is None or self.current.manifest.version != self._state.versions[0]:
             self._state = self._state.model_copy(update={"on_probation": False})
         elif self._state.on_probation:
-            self.previous = usable[1] if len(usable) > 1 else None
+            self.previous = next(usable, None)
             if self._state.deaths_on_probation >= MAX_DEATHS_ON_PROBATION:
                 reason = f"the process ended {self._state.deaths_on_probation} times while it read a slice"
                 log.error("model rolled back", version=self.running_version, reason=reason)
@@ -120,28 +132,50 @@ class ModelSlot:
             if tried.on_probation:
                 self._count_deaths(tried.versions, tried.deaths_on_probation)
 
-    def why_not(self, version: int) -> str:
-        """Say why a release may not run here whatever its signature: it failed here, or is older than one seen here."""
-        if version in self._state.failed:
-            return f"version {version} failed on this edge before; release a new one"
-        if version < self._state.highest_seen:
-            return f"version {version} is older than {self._state.highest_seen}, which this edge has seen"
-        return ""
+    @property
+    def facts(self) -> EdgeFacts:
+        """Return what a release has to fit."""
+        return EdgeFacts(
+            PREPROCESSING_VERSION, self.running, self._state.highest_seen, self._architectures, self._max_bytes
+        )
 
-    def fail(self, version: int) -> None:
-        """Remember that a release failed here, so that it is not tried again."""
-        self._remember(even_unwritten=True, failed=(*self._state.failed, version)[-MAX_REMEMBERED_FAILURES:])
+    @property
+    def banned(self) -> tuple[int, ...]:
+        """Return the versions that are not run here whatever is assigned."""
+        return self._state.failed
+
+    def ban(self, *versions: int) -> None:
+        """Remember that releases failed here, or were withdrawn, so that they are not tried again."""
+        self._remember(even_unwritten=True, failed=self._banned_with(versions))
 
     def prove(self) -> None:
-        """End the probation: the model in use stays."""
+        """End the probation: the model in use stays; the one before it stays on the disk alone."""
+        self.previous = None
         self._remember(on_probation=False, deaths_on_probation=0)
 
-    def store(self, version: int, envelope: bytes, files: dict[str, bytes]) -> None:
-        """Write a release's files so that they survive a crash; the envelope comes last and makes it complete."""
-        folder = self._version_folder(version)
+    def holds(self, manifest: Manifest) -> bool:
+        """Tell whether the files of a release are here, whole."""
+        folder = self._version_folder(manifest.version)
+        try:
+            for name in manifest.fetched:
+                check_file(name, manifest.files[name], (folder / name).read_bytes())
+        except (OSError, TrustError):
+            return False
+        return True
+
+    def store(
+        self, manifest: Manifest, envelope: bytes, files: Mapping[str, bytes], indices: Mapping[str, bytes]
+    ) -> Path:
+        """Write a release so that it survives a crash; the envelope comes last and makes it complete.
+
+        Returns the folder. What another release left there is deleted first: it is not in use, or `holds` it.
+        """
+        folder = self._version_folder(manifest.version)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in {**files, ENVELOPE_FILE: envelope}.items():
+        listed = {name + INDEX_SUFFIX: index for name, index in indices.items()}
+        for name, data in {**files, **listed, ENVELOPE_FILE: envelope}.items():
             write_durably(folder / name, data)
+        return folder
 
     def load(self, version: int) -> ServedModel:
         """Verify a stored release again, load it, and test it on its golden slices.
@@ -151,22 +185,49 @@ class ModelSlot:
         """
         folder = self._version_folder(version)
         envelope = (folder / ENVELOPE_FILE).read_bytes()
-        manifest = _stored_manifest(envelope, self.trusted)
+        manifest = self._manifest(envelope)
         files = {name: (folder / name).read_bytes() for name in (MODEL_FILE, GOLDEN_FILE)}
         for name, data in files.items():
             check_file(name, manifest.files[name], data)
         calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
         reader = OnnxReader(files[MODEL_FILE], calibration, threads=self._threads)
         self_test(reader, files[GOLDEN_FILE], manifest.golden_tolerance)
-        return ServedModel(manifest, reader)
+        return ServedModel(manifest, reader, envelope)
+
+    def bases(self) -> dict[str, Path]:
+        """Return the networks that are kept, by their SHA-256: what deltas may start from."""
+        return {manifest.files[MODEL_FILE].sha256: folder / MODEL_FILE for folder, manifest in self._kept()}
+
+    def chunks(self) -> Iterator[tuple[Path, tuple[Chunk, ...]]]:
+        """Yield the files that are kept, their indices too, with the chunks of each."""
+        for folder, manifest in self._kept():
+            for name, file in manifest.files.items():
+                index = folder / (name + INDEX_SUFFIX)
+                if not index.exists():
+                    continue
+                pieces = _pieces(index.read_bytes(), [*file.index])
+                with contextlib.suppress(TrustError):  # damaged: it is fetched again
+                    yield folder / name, read_index(file, pieces)
+                    yield index, tuple(Chunk(sha256_of(piece), len(piece)) for piece in pieces)
 
     def activate(self, model: ServedModel) -> None:
-        """Swap the model in by one assignment, after remembering on disk that it and its predecessor may run."""
-        before = self.current
-        version = model.manifest.version
-        versions = (version, before.manifest.version) if before else (version,)
-        self._remember(versions=versions, on_probation=True, deaths_on_probation=0, highest_seen=version)
-        self.previous = before
+        """Swap the model in by one assignment, after remembering on disk that it and its predecessors may run.
+
+        A signed rollback leads to a model that ran before: it has no probation, and what it leads away from is banned.
+        """
+        before, manifest = self.current, model.manifest
+        banned = self._banned_with(manifest.returns_from)
+        older = [v for v in self._state.versions if v != manifest.version and v not in banned]
+        versions = (manifest.version, *older)[:KEPT_VERSIONS]
+        returning = before is not None and before.manifest.version in banned
+        self._remember(
+            versions=versions,
+            on_probation=not returning,
+            deaths_on_probation=0,
+            highest_seen=max(manifest.version, self._state.highest_seen),
+            failed=banned,
+        )
+        self.previous = None if returning else before
         self.current = model
         self._forget_all_but(set(versions))
 
@@ -175,21 +236,49 @@ class ModelSlot:
 
         Raises `OSError` when the disk does not take it: the failing model is out of use until the next start.
         """
-        failed, before = self.running_version, self.previous
+        failed = self.running_version
+        older = [version for version in self._state.versions if version != failed]
+        before = self.previous or next(self._usable(older), None)
         self.previous, self.current = None, before
         self._remember(
             even_unwritten=True,
-            versions=(before.manifest.version,) if before else (),
+            versions=tuple(older if before else ()),
             on_probation=False,
             deaths_on_probation=0,
-            failed=(*self._state.failed, *((failed,) if for_good else ()))[-MAX_REMEMBERED_FAILURES:],
+            failed=self._banned_with((failed,) if for_good else ()),
         )
+
+    def forget(self, version: int) -> None:
+        """Delete a release that failed its trial."""
+        if version not in self._state.versions:
+            shutil.rmtree(self._version_folder(version), ignore_errors=True)
+
+    def _banned_with(self, versions: Sequence[int]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((*self._state.failed, *versions)))[-MAX_REMEMBERED_FAILURES:]
+
+    def _manifest(self, envelope: bytes) -> Manifest:
+        """Verify a stored envelope by the newest keys, or by those that it was taken in with."""
+        for trusted in self.trusted[:-1]:
+            with contextlib.suppress(TrustError):
+                return stored_manifest(envelope, trusted, PREPROCESSING_VERSION)
+        return stored_manifest(envelope, self.trusted[-1], PREPROCESSING_VERSION)
+
+    def _kept(self) -> Iterator[tuple[Path, Manifest]]:
+        for version in self._state.versions:
+            folder = self._version_folder(version)
+            with contextlib.suppress(OSError, TrustError):
+                yield folder, self._manifest((folder / ENVELOPE_FILE).read_bytes())
 
     def _count_deaths(self, versions: tuple[int, ...], deaths: int) -> None:
         """Write the count unless the other thread ended these versions' probation; a full disk stops no reading."""
         with self._writing, contextlib.suppress(OSError):
             if self._state.on_probation and self._state.versions == versions:
                 self._remember(even_unwritten=True, deaths_on_probation=deaths)
+
+    def _usable(self, versions: Iterable[int]) -> Iterator[ServedModel]:
+        for version in versions:
+            if (model := self._load_or_tell(version)) is not None:
+                yield model
 
     def _load_or_tell(self, version: int) -> ServedModel | None:
         try:
@@ -239,38 +328,19 @@ def self_test(reader: OnnxReader, golden: bytes, tolerance: float) -> None:
         raise SelfTestError(f"logits on the golden slices differ by {difference:.4f}, allowed are {tolerance}")
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that after a crash it is there whole, or the old one is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _pieces(index: bytes, hashes: Sequence[str]) -> list[bytes]:
+    size = ENTRIES_A_PIECE * ENTRY_BYTES
+    return [index[at * size : (at + 1) * size] for at in range(len(hashes))]
 
 
-def _stored_manifest(envelope: bytes, trusted: TrustedKeys) -> Manifest:
-    return trusted_manifest(
-        envelope,
-        trusted,
-        now=datetime.min.replace(tzinfo=UTC),
-        running_version=0,
-        preprocessing_version=PREPROCESSING_VERSION,
-    )
-
-
-def _read_state(path: Path) -> SlotState:
+def _read_state(folder: Path) -> SlotState:
+    path = folder / ACTIVE_FILE
     try:
         return SlotState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return SlotState()
     except (OSError, ValueError) as error:
-        log.error("active model unknown", path=str(path), reason=str(error), next="the release is fetched again")
-        return SlotState()
+        found = sorted(int(each.parent.name) for each in folder.glob(f"[0-9]*/{ENVELOPE_FILE}"))
+        log.error("active model unknown", path=str(path), reason=str(error), next="the oldest that is here is used")
+        # the oldest has read longest; none older than the newest is taken, as if that had been in use
+        return SlotState(versions=tuple(found), highest_seen=max(found, default=0))

@@ -11,9 +11,10 @@ from edge_agent.capture.frame import CapturedFrame
 from edge_agent.crop import encode_png
 from edge_agent.model_slot import ServedModel
 from edge_agent.outbox import OutboxMessage
+from edge_agent.probation.cost import read_costed, reading_clock
 from edge_agent.unlike import refuse_unlike
+from protocol.chunks import sha256_of
 from protocol.codec import Encoded, EventContext, encode, encode_frame
-from protocol.manifest import sha256_of
 from protocol.messages import Diagnosis, Frame, NetworkReading, SliceRead
 from protocol.patients import patient_key
 from protocol.topics import Kind
@@ -69,6 +70,9 @@ class ReadSlice:
     sequence: int
     diagnosis: Diagnosis
     messages: tuple[OutboxMessage, ...]
+    pixels: Slice
+    cost_ms: float
+    """What the network's reading cost this thread, to be compared with another network's."""
 
 
 def read_slice(
@@ -86,7 +90,7 @@ def read_slice(
     """
     started_s = time.perf_counter()
     pixels = prepare(frame.data)
-    reading = model.reader.read(pixels)
+    reading, cost_ms = read_costed(model.reader, pixels, reading_clock())
     refuse_unlike(reading, most_unlike)
     latency_ms = (time.perf_counter() - started_s) * 1000
     png = encode_png(pixels)
@@ -114,7 +118,7 @@ def read_slice(
     messages = [_slice_message(said, identity)]
     if not omitted:
         messages.append(_frame_message(said, frame, identity))
-    return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages))
+    return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages), pixels, cost_ms)
 
 
 def _diagnosis(said: SliceRead) -> Diagnosis:

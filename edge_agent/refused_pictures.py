@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from edge_agent.capture.frame import CapturedFrame
-from edge_agent.model_slot import write_durably
+from edge_agent.durable import write_durably
 
 log = structlog.get_logger()
 

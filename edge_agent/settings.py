@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.develop import DevelopmentSettings
 from edge_agent.outbox import Outbox, WhenFull
+from protocol.chunks import MAX_MODEL_BYTES
+from protocol.messages import ShortText
 from protocol.topics import TopicId
 
 KIB = 1024
@@ -49,9 +51,11 @@ class EdgeSettings(BaseModel):
     intake_file: Path | None = None
     """Network that tells whether a picture is an upright chest CT; default: the one that comes with the program."""
     trusted_keys_dir: Path
-    """Holds the *.pub.json files of those who may sign releases."""
+    """Holds the *.pub.json files of those who may sign releases; assign/ in it those of the workers."""
     trusted_threshold: int = Field(default=1, ge=1)
     """How many different trusted keys must have signed a release."""
+    architectures: tuple[ShortText, ...] = ()
+    """Networks that this box is fit for; none named: any."""
     patient_secret_file: Path | None = None
     """Shared by the edges of a site, so that they give a patient the same key; made in `data_dir` when not given."""
     send_originals: bool = True
@@ -76,8 +80,18 @@ class EdgeSettings(BaseModel):
     """Bytes of messages that may be without a receipt at once; broker.max_inflight bounds their number."""
     heartbeat_s: float = Field(default=5.0, gt=0)
     """How often the status is said when nothing changes."""
-    probation_slices: int = Field(default=5, ge=1)
-    """Slices that a new model must read without a fault before it is reported as active."""
+    shadow_slices: int = Field(default=20, ge=0)
+    """Slices that a new model reads silently beside the one in use before it takes its place; 0: none."""
+    probation_slices: int = Field(default=50, ge=1)
+    """Slices that a new model must read without a fault, the one before it silently beside, before it is active."""
+    trial_timeout_s: float = Field(default=120.0, gt=0)
+    """A network that has not read its golden slices by then is refused."""
+    max_model_bytes: int = Field(default=MAX_MODEL_BYTES, ge=1)
+    """A release with larger files is refused unread."""
+    max_download_bytes_per_s: float | None = Field(default=None, gt=0)
+    """Of releases; without one, chunks that are published for all edges are heard too."""
+    download_by_url: bool = True
+    """Fetch by a presigned address where the worker offers one; what fails comes over MQTT."""
     chunk_timeout_s: float = Field(default=5.0, gt=0)
     """A chunk of a release that did not come by then is asked for again."""
     max_refused_bytes: int = Field(default=256 * KIB * KIB, ge=0)

@@ -53,7 +53,7 @@ EXTRAS = {
     "torch": "training",
     "torchvision": "training",
     "safetensors": "training",
-    "onnx": "training",
+    "onnx": "edge",
     "scipy": "training",
     "matplotlib": "training",
     "optuna": "training",
@@ -260,6 +260,9 @@ def train(
     label_smoothing: Annotated[float, typer.Option(min=0)] = 0.0,
     ema_decay: Annotated[float, typer.Option(min=0, help="Judge and keep a moving average, of 0.99, say.")] = 0.0,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
+    half: Annotated[
+        bool, typer.Option("--half/--no-half", help="Store the weights as float16: half the file.")
+    ] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     seed: int = 0,
@@ -299,6 +302,7 @@ def train(
         label_smoothing=label_smoothing,
         ema_decay=ema_decay,
         patience=patience,
+        half=half,
         device=device,
         threads=threads,
         seed=seed,

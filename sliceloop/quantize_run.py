@@ -17,8 +17,9 @@ from training.data.check import missing_classes
 from training.data.dataset import DataSet, load_split, open_dataset
 from training.data.slices import LabelledSlice, LeakError, Pixels, SliceSet
 from training.evaluate import evaluate
-from training.export import check_parity, fit_temperature
+from training.export import PARITY_TOLERANCE, check_parity, fit_temperature
 from training.figures import LEAKED_TEXT
+from training.half import TOLERANCE as HALF_TOLERANCE
 from training.judging.cost import processor, time_in_turns
 from training.judging.unseen import TRAINED_ON
 from training.likeness import LEARNT_SLICES, likeness_of, with_unlikeness
@@ -124,7 +125,8 @@ def _split(dataset: DataSet, split: str, cache: Path | None) -> SliceSet:
 
 def _float_parity(bundle: Bundle, pixels: Pixels) -> float:
     network, _ = loads(bundle.checkpoint, architecture=bundle.report.architecture)
-    return check_parity(network, bundle.model, pixels[:_PARITY_SLICES])
+    tolerance = HALF_TOLERANCE if (bundle.report.settings or {}).get("half") else PARITY_TOLERANCE
+    return check_parity(network, bundle.model, pixels[:_PARITY_SLICES], tolerance)
 
 
 def _answers(name: str, model: bytes, pixels: Pixels) -> NDArray[np.float32]:

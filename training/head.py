@@ -204,7 +204,7 @@ def used_settings(settings: TrainSettings) -> dict[str, JsonValue]:
         "mode": "head",
         "views": list(_views(settings)),
         "strengths": list(STRENGTHS),
-        **settings.model_dump(mode="json", include={"balanced", "threads", "seed"}),
+        **settings.model_dump(mode="json", include={"balanced", "threads", "seed", "half"}),
     }
 
 

@@ -14,7 +14,9 @@ from training.checkpoint import Provenance, dumps
 from training.data.slices import SliceSet, split_sha256
 from training.device import pick_device
 from training.evaluate import evaluate
-from training.export import check_parity, export_onnx, fit_temperature
+from training.export import PARITY_TOLERANCE, check_parity, export_onnx, fit_temperature
+from training.half import TOLERANCE as HALF_TOLERANCE
+from training.half import with_half_weights
 from training.likeness import likeness_of, with_unlikeness
 from training.networks import Network
 from training.parallel import ALONE, Team
@@ -70,10 +72,11 @@ def bundle_of(
     """
     logits = trained.validation_logits
     temperature = fit_temperature(logits, validation.labels)
-    exported = export_onnx(trained.network)
+    exported = with_half_weights(export_onnx(trained.network)) if settings.half else export_onnx(trained.network)
     likeness = likeness_of(exported, train_slices, validation, threads=settings.threads)
     model = with_unlikeness(exported, likeness)
-    parity = check_parity(trained.network, model, validation.pixels[:PARITY_SLICES], likeness=likeness)
+    tolerance = HALF_TOLERANCE if settings.half else PARITY_TOLERANCE
+    parity = check_parity(trained.network, model, validation.pixels[:PARITY_SLICES], tolerance, likeness=likeness)
     shared = set(leaked) | (set(train_slices.patients) & set(validation.patients))
     shared |= start.taught_by(validation.patients)
     report = Report(

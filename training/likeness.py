@@ -71,7 +71,8 @@ def fit_likeness(learnt: Features, judged: Features) -> Likeness:
     _, singular, directions = np.linalg.svd(learnt - mean, full_matrices=False)
     deviations = singular / max(len(learnt) - 1, 1) ** 0.5
     kept = max(1, min(DIRECTIONS, int((deviations > least).sum())))
-    unscaled = Likeness(mean, directions[:kept].T, np.maximum(deviations[:kept], least), 1.0, 1.0)
+    halved = directions[:kept].T.astype(np.float16).astype(np.float32)  # as the file stores them
+    unscaled = Likeness(mean, halved, np.maximum(deviations[:kept], least), 1.0, 1.0)
     along, aside = (float(np.quantile(part, BORDER_QUANTILE)) for part in unscaled.parts(judged))
     return Likeness(mean, unscaled.directions, unscaled.deviations, max(along, _LEAST_SHARE), max(aside, least))
 
@@ -93,6 +94,7 @@ def with_unlikeness(model: bytes, likeness: Likeness) -> bytes:
 def _nodes() -> list[onnx.NodeProto]:
     """Return the distance in operators that every runtime has; the roots of the means are in the constants."""
     steps: tuple[tuple[str, tuple[str, ...], str, dict[str, Any]], ...] = (
+        ("Cast", ("~directions/half",), "~directions", {"to": onnx.TensorProto.FLOAT}),
         ("Sub", (FEATURES, "~mean"), "~centred", {}),
         ("MatMul", ("~centred", "~directions"), "~places", {}),
         ("Gemm", ("~places", "~directions"), "~held", {"transB": 1}),
@@ -110,15 +112,16 @@ def _nodes() -> list[onnx.NodeProto]:
 
 
 def _constants(likeness: Likeness) -> dict[str, NDArray[np.generic]]:
+    """Return the formula's tensors; the directions, new with every retraining, are most of what a new head moves."""
     features, directions = likeness.directions.shape
     named = {
         "~mean": likeness.mean,
-        "~directions": likeness.directions,
         "~along_border": likeness.deviations * directions**0.5 * likeness.border_along,
         "~aside_border": np.array(features**0.5 * likeness.border_aside),
     }
     stored = {_named(name): np.ascontiguousarray(value, np.float32) for name, value in named.items()}
-    return {**stored, _named("~axes"): np.array([1])}
+    halved = np.ascontiguousarray(likeness.directions, np.float16)
+    return {**stored, _named("~directions/half"): halved, _named("~axes"): np.array([1])}
 
 
 def _named(name: str) -> str:

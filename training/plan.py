@@ -55,6 +55,9 @@ class TrainSettings(BaseModel):
     """Of the inconsistency between the answers to a slice and to its captured view, beside their mean cross-entropy."""
     balanced: Annotated[Balance, BeforeValidator(_balance)] = "class"
     """class: as many slices of each; class-source: of these as many of each source; none: every slice once an epoch."""
+    half: bool = False
+    """Store the released network's weights as float16: half the file, and a change of it compresses better. Its answers
+    differ from the trained network's by some 0.001 to 0.01 in logits. A retraining of such a network needs it too."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one; there, half precision is used, on the CPU never."""
     seed: int = Field(0, ge=0)

@@ -19,6 +19,7 @@ from protocol.labels import LABELS
 from training.data.slices import LabelledSlice, Pixels
 from training.evaluate import balanced_accuracy
 from training.export import without_traces
+from training.half import with_full_weights
 from training.model.reader import INPUT_NAME
 
 CALIBRATION_SLICES = 192
@@ -78,6 +79,7 @@ def quantize(model: bytes, calibration: Pixels) -> bytes:
     float. Raises `AlreadyQuantizedError`.
     """
     refuse_quantized(model)
+    model = with_full_weights(model)
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("source.onnx", "float.onnx", "int8.onnx"))
         source.write_bytes(model)

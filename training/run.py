@@ -50,7 +50,8 @@ def run_identity(
     views: Views | None = None,
 ) -> str:
     """Return the hash of all that decides how a run ends."""
-    story = f"{network.architecture} {network.input_px} {settings.model_dump_json()} {torch.__version__} {processes}"
+    decisive = settings.model_dump_json(exclude={"half"})  # of the file that is written in the end
+    story = f"{network.architecture} {network.input_px} {decisive} {torch.__version__} {processes}"
     if views is not None:
         story += f" {views.train.story.model_dump_json()} {views.validation.story.model_dump_json()}"
     digest = hashlib.sha256(f"{story} {train.sha256()} {validation.sha256()}".encode())

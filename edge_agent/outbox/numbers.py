@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.model_slot import write_durably
+from edge_agent.durable import write_durably
 from protocol.ranges import Range, common, merged, outside
 
 _RECORD = struct.Struct(">B3xQ16s")

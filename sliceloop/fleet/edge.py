@@ -14,6 +14,12 @@ from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import OutboxError
 from edge_agent.reading import EdgeIdentity
 from edge_agent.settings import EdgeSettings, ReplaySettings
+from edge_agent.staging import StagingThread
+from edge_agent.trust import EdgeTrust
+from edge_agent.updater import Proving
+from edge_agent.watch import in_a_thread
+from protocol.manifest import Manifest
+from protocol.rotation import KeySet
 from protocol.signing import TrustedKeys, generate_signer
 from sliceloop.fleet.mill import Mill
 from sliceloop.fleet.stopwatch import TimedOutbox
@@ -57,7 +63,9 @@ class SimulatedEdge:
             max_rows=self.settings.max_outbox_rows,
             max_bytes=self.settings.max_outbox_bytes,
         )
-        slot = ModelSlot(folder / "models", TrustedKeys((generate_signer().public_key,)), threads=1)
+        keys = TrustedKeys((generate_signer().public_key,))
+        self._trust = EdgeTrust(folder / "trust", KeySet(keys, keys), site=SITE, edge=name)
+        slot = ModelSlot(folder / "models", self._trust.ever_trusted, threads=1)
         self._mill = Mill(pngs, identity, with_frames=with_frames)
         self._broker, self._identity, self._slot = broker, identity, slot
         self._enough = threading.Event()
@@ -70,7 +78,17 @@ class SimulatedEdge:
     def run(self, pace: Pace, stop: threading.Event, rng: random.Random) -> None:
         """Capture and send until all is captured, then send until the stop."""
         with self.outbox:
-            link = Link(self.settings, self._broker, self._identity, self.outbox, self._slot, SOFTWARE)
+            proving = Proving(StagingThread(), _never_tried, in_a_thread)
+            link = Link(
+                self.settings,
+                self._broker,
+                self._identity,
+                self.outbox,
+                self._slot,
+                self._trust,
+                proving,
+                SOFTWARE,
+            )
             with SupervisedThread(f"link-{self.settings.edge}", lambda: link.run(stop, time.monotonic), stop):
                 self._capture_all(pace, link, stop, rng)
                 stop.wait()
@@ -102,3 +120,7 @@ class SimulatedEdge:
             return False
         self.captured += 1
         return True
+
+
+def _never_tried(_folder: Path, _manifest: Manifest) -> None:
+    """Do nothing: no release is trusted here."""

@@ -29,8 +29,8 @@ from cloud_worker.ledger import Ledger, StoredSlice
 from cloud_worker.ledger.tables import slices
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
 from edge_agent.outbox import Outbox
+from protocol.chunks import sha256_of
 from protocol.labels import Label
-from protocol.manifest import sha256_of
 from sliceloop.config import read_section
 from sliceloop.demo.processes import ManagedProcess, Processes
 from sliceloop.demo.roles import Roles

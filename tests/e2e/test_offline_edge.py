@@ -16,8 +16,8 @@ from cloud_worker.release import Releasable, Release, load_signer, make_release
 from cloud_worker.settings import ReleaseSettings
 from edge_agent.outbox import Outbox, OutboxMessage
 from edge_agent.publisher import Publisher
+from protocol.chunks import cut, sha256_of
 from protocol.codec import decode
-from protocol.manifest import cut, sha256_of
 from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest, ModelPhase, ModelReported
 from protocol.topics import FLEET_DESIRED, Kind, edge_topic, every_edge, parse
 from sliceloop.demo.stage import EDGES, SITE

@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +27,28 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from securesystemslib.signer import CryptoSigner
 
-from edge_agent.model_slot import ACTIVE_FILE, ModelSlot
-from edge_agent.updater import Updater
+from broker.settings import BrokerSettings
+from edge_agent.capture.frame import CapturedFrame
+from edge_agent.download import Way
+from edge_agent.link import Link
+from edge_agent.model_slot import ACTIVE_FILE, ModelSlot, ServedModel
+from edge_agent.outbox import Outbox
+from edge_agent.probation import Answer, Paired, Role, SilentReader
+from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
+from edge_agent.settings import EdgeSettings
+from edge_agent.staging import Trial
+from edge_agent.trust import EdgeTrust
+from edge_agent.updater import Pace, Proving, Updater, Voice
+from protocol.assignment import Assignment
+from protocol.chunks import cut, describe, from_bitmap, sha256_of
 from protocol.labels import LABELS
-from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, cut, describe_file, sha256_of
-from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest, ModelPhase, ModelReported
-from protocol.signing import TrustedKeys, generate_signer, public_key_json, sign
-from training.model.preprocess import INPUT_PX, PREPROCESSING_VERSION
-from training.model.reader import Calibration, OnnxReader
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, manifest_digest
+from protocol.messages import ChunkRequest, ModelPhase, ModelReported
+from protocol.rotation import KeySet
+from protocol.signing import ASSIGNMENT_PAYLOAD_TYPE, TrustedKeys, generate_signer, public_key_json, sign
+from training.model.decode import decode_image
+from training.model.preprocess import INPUT_PX, PREPROCESSING_VERSION, prepare
+from training.model.reader import Calibration, OnnxReader, UnreadableNetworkError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SIGNER = generate_signer()
@@ -41,6 +56,9 @@ TRUSTED = TrustedKeys((SIGNER.public_key,))
 DEADLINE_S = 20.0
 CHUNK_TIMEOUT_S = 5.0
 PROBATION_SLICES = 3
+ASSIGNER = generate_signer()
+KEYS = KeySet(TRUSTED, TrustedKeys((ASSIGNER.public_key,)))
+IDENTITY = EdgeIdentity("site-a", "edge-1", "boot-1", b"a secret of the site")
 
 
 # Slices as files.
@@ -194,9 +212,22 @@ class TinyRelease:
     files: dict[str, bytes]
 
     @property
+    def pieces(self) -> dict[str, bytes]:
+        """Return the pieces of the files' indices by their SHA-256."""
+        return {sha256_of(piece): piece for data in self.files.values() for piece in describe(data).pieces}
+
+    @property
     def chunks(self) -> dict[str, bytes]:
-        """Return the chunks by their SHA-256."""
-        return {sha256_of(chunk): chunk for data in self.files.values() for chunk in cut(data, MAX_CHUNK_BYTES)}
+        """Return the chunks by their SHA-256, those of the indices too."""
+        return {sha256_of(chunk): chunk for data in self.files.values() for chunk in cut(data)} | self.pieces
+
+    def wanted(self, request: ChunkRequest) -> list[str]:
+        """Return what a request asks for, by SHA-256."""
+        wanted = list(request.pieces)
+        for name, bitmap in request.wanted.items():
+            chunks = describe(self.files[name]).chunks
+            wanted += [chunks[place].sha256 for place in from_bitmap(bitmap, len(chunks))]
+        return wanted
 
 
 def release(
@@ -206,18 +237,20 @@ def release(
     *,
     signer: CryptoSigner = SIGNER,
     described: Mapping[str, bytes] | None = None,
+    further: Mapping[str, bytes] | None = None,
     **changes: Any,
 ) -> TinyRelease:
     """Sign a release of a tiny network, told apart by its version.
 
-    described: files whose hashes stand in the manifest instead of those of the true ones.
+    described: files whose hashes stand in the manifest instead of those of the true ones. further: files besides.
     """
     model = network((0.0, 0.5, version / 100)) if model is None else model
     if golden_file is None:
         slices = golden_slices()
         golden_file = golden(OnnxReader(model, Calibration()).logits(slices), slices)
     files = {MODEL_FILE: model, GOLDEN_FILE: golden_file}
-    listed = {name: describe_file(data) for name, data in files.items()}
+    files |= further or {}
+    listed = {name: describe(data).file for name, data in files.items()}
     for name, data in (described or {}).items():
         listed[name] = listed[name].model_copy(update={"sha256": sha256_of(data)})
     fields: dict[str, Any] = {
@@ -237,11 +270,29 @@ def release(
     return TinyRelease(manifest, sign(manifest.model_dump_json().encode(), [signer]), files)
 
 
+def assigned(
+    made: TinyRelease, sequence: int = 1, *, signer: CryptoSigner = ASSIGNER, now: datetime = NOW, **changes: Any
+) -> bytes:
+    """Sign the assignment of a release to edge-1 at site-a, fresh for three days."""
+    fields: dict[str, Any] = {
+        "site": "site-a",
+        "edge": "edge-1",
+        "sequence": sequence,
+        "version": made.manifest.version,
+        "manifest_sha256": manifest_digest(made.envelope),
+        "issued_at": now,
+        "expires_at": now + timedelta(days=3),
+    }
+    said = Assignment.model_validate({**fields, **changes})
+    return sign(said.model_dump_json().encode(), [signer], ASSIGNMENT_PAYLOAD_TYPE)
+
+
 def filled_slot(folder: Path, *releases: TinyRelease) -> ModelSlot:
     """Return a slot in which the releases were activated one after another."""
-    slot = ModelSlot(folder, TRUSTED)
+    slot = ModelSlot(folder, [TRUSTED])
     for each in releases or (release(1),):
-        slot.store(each.manifest.version, each.envelope, each.files)
+        indices = {name: b"".join(describe(data).pieces) for name, data in each.files.items()}
+        slot.store(each.manifest, each.envelope, each.files, indices)
         slot.activate(slot.load(each.manifest.version))
         slot.prove()
     return slot
@@ -258,22 +309,85 @@ def trusted_folder(folder: Path) -> Path:
     """Write the public key that these releases are signed with."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tests.pub.json").write_text(public_key_json(SIGNER))
+    (folder / "assign").mkdir(exist_ok=True)
+    (folder / "assign" / "tests.pub.json").write_text(public_key_json(ASSIGNER))
     return folder
+
+
+class AtOnce:
+    """A silent reading that needs no thread."""
+
+    def __init__(
+        self, reader: SilentReader, role: Role, on_pair: Callable[[Paired], None], on_fault: Callable[[str], None]
+    ) -> None:
+        self._reader, self._role, self._on_pair, self._on_fault = reader, role, on_pair, on_fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_pair = lambda _: None
+
+    def offer(self, pixels: NDArray[np.uint8], answer: Answer, cost_ms: float) -> bool:
+        """Read and compare at once."""
+        try:
+            silent = self._reader.read(pixels)
+        except UnreadableNetworkError as error:
+            self._on_fault(f"{type(error).__name__}: {error}")
+            return True
+        pair = (silent, answer) if self._role is Role.CANDIDATE else (answer, silent)
+        self._on_pair(Paired(*pair, cost_ms, cost_ms))
+        return True
+
+    def step(self, now_s: float) -> None:
+        """Do nothing: nothing hangs here."""
+
+
+class Now:
+    """A background that is the foreground."""
+
+    def submit(self, work: Callable[[], ServedModel | None], /) -> "Future[ServedModel | None]":
+        """Run it, and return what came of it."""
+        done: Future[ServedModel | None] = Future()
+        try:
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001  as a pool does
+            done.set_exception(error)
+        return done
+
+
+def untried(_folder: Path, _manifest: Manifest) -> None:
+    """Try no network: the slot looks at the golden slices again when it loads it."""
 
 
 class TalkingUpdater:
     """An updater with its slot, and everything that it said."""
 
-    def __init__(self, slot: ModelSlot) -> None:
+    def __init__(
+        self,
+        slot: ModelSlot,
+        *,
+        keys: KeySet = KEYS,
+        shadow_slices: int = 0,
+        probation_slices: int = PROBATION_SLICES,
+        way: Way | None = None,
+        trial: Trial = untried,
+        urls: bool = False,
+    ) -> None:
         self.slot = slot
+        self.trust = EdgeTrust(slot.folder.parent / "trust", keys, site="site-a", edge="edge-1")
+        self.trust.load()
+        slot.trusted = self.trust.ever_trusted
         self.reports: list[ModelReported] = []
         self.requests: list[ChunkRequest] = []
+        self.shared: list[bool] = []
+        self.now_s = 0.0
         self.updater = Updater(
             slot,
-            probation_slices=PROBATION_SLICES,
-            chunk_timeout_s=CHUNK_TIMEOUT_S,
-            report=self.reports.append,
-            request=self.requests.append,
+            self.trust,
+            Pace(shadow_slices, probation_slices, way or Way(CHUNK_TIMEOUT_S), urls=urls),
+            Voice(self.reports.append, self.requests.append, self.shared.append),
+            Proving(Now(), trial, AtOnce),
         )
 
     @property
@@ -287,27 +401,63 @@ class TalkingUpdater:
         """Return the newest report."""
         return self.reports[-1]
 
-    def bring(self, release: TinyRelease, now: datetime = NOW) -> None:
-        """Offer a release and give every chunk that is asked for, until nothing is."""
-        self.updater.offer(release.envelope, now)
-        self.give_wanted(release)
+    def step(self, now_s: float | None = None, now: datetime = NOW) -> None:
+        """Do one round."""
+        self.now_s = self.now_s if now_s is None else now_s
+        self.updater.step(self.now_s, now)
 
-    def give_wanted(self, release: TinyRelease, now_s: float = 0.0) -> None:
+    def assign(self, made: TinyRelease, now: datetime = NOW, **changes: Any) -> None:
+        """Assign a release, by the next number."""
+        newest = self.trust.assignment.sequence if self.trust.assignment else 0
+        self.updater.hear_assignment(assigned(made, newest + 1, now=now, **changes), now)
+
+    def offer(self, made: TinyRelease, now: datetime = NOW) -> None:
+        """Assign and offer a release."""
+        self.assign(made, now)
+        self.updater.offer(made.envelope, now)
+
+    def give(self, sha256: str, data: bytes, *, shared: bool = False) -> None:
+        """Let a chunk come."""
+        self.updater.chunk(sha256, data, self.now_s, shared=shared)
+
+    def bring(self, made: TinyRelease, now: datetime = NOW) -> None:
+        """Assign and offer a release and give every chunk that is asked for, until nothing is."""
+        self.offer(made, now)
+        self.give_wanted(made)
+
+    def give_wanted(self, made: TinyRelease, now_s: float | None = None) -> None:
         """Step, and give what is asked for, until nothing is."""
         answered = len(self.requests)
-        self.updater.step(now_s)
+        self.step(now_s)
         while len(self.requests) > answered:
-            wanted = [sha256 for request in self.requests[answered:] for sha256 in request.chunks]
+            wanted = [sha256 for request in self.requests[answered:] for sha256 in made.wanted(request)]
             answered = len(self.requests)
             for sha256 in wanted:
-                self.updater.chunk(sha256, release.chunks[sha256])
-            self.updater.step(now_s)
+                self.give(sha256, made.chunks[sha256])
+            self.step()
 
     def read_slices(self, count: int, fault: str = "") -> None:
-        """Tell the updater of slices that the running model read, and let it judge."""
-        for _ in range(count):
-            self.updater.slice_was_read(self.slot.running_version, fault)
-        self.updater.step(0.0)
+        """Read slices with the model in use, or tell the updater that it failed on them; and let it judge."""
+        for number in range(count):
+            version, model = self.slot.running_version, self.slot.current
+            if fault or model is None:
+                self.updater.slice_was_read(version, fault=fault)
+            else:
+                self.updater.slice_was_read(version, reading_of(model, number))
+            self.step()
+
+
+def quiet_link(settings: EdgeSettings, identity: EdgeIdentity, outbox: Outbox, slot: ModelSlot) -> Link:
+    """Return a link that is not run: its updater tries and compares in the thread that calls it."""
+    trust = EdgeTrust(settings.data_dir / "trust", KEYS, site=settings.site, edge=settings.edge)
+    return Link(settings, BrokerSettings(), identity, outbox, slot, trust, Proving(Now(), untried, AtOnce), "tests")
+
+
+def reading_of(model: ServedModel, seed: int = 0) -> ReadSlice:
+    """Read a slice as the loop does."""
+    frame = CapturedFrame(f"{seed}", slice_file(seed), "image/png", "tests", "a patient", NOW)
+    originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
+    return read_slice(frame, model, IDENTITY, 1, originals, lambda data: prepare(decode_image(data)))
 
 
 # Real processes.

@@ -10,17 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from edge_parts import filled_slot
+from edge_parts import filled_slot, quiet_link
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from broker.settings import BrokerSettings
 from edge_agent.app import ReadingLoop
 from edge_agent.capture.webcam import WebcamSource
 from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.develop import Development, DevelopmentSettings
 from edge_agent.inlet import TAKEN, CameraInlet, InletFileError, load_calibration, load_intake
-from edge_agent.link import Link
 from edge_agent.locate import locate
 from edge_agent.outbox import Outbox
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy
@@ -104,7 +102,7 @@ def camera(tmp_path: Path) -> Iterator[Callable[..., Camera]]:
             source = stack.enter_context(WebcamSource(webcam, "boot-1", locate=locate))
             development = Development(DevelopmentSettings(), None, load_intake(None))
             inlet = CameraInlet(source, development, RefusedPictures(tmp_path / "kept", budget))
-            link = Link(settings, BrokerSettings(), identity, outbox, slot, "tests")
+            link = quiet_link(settings, identity, outbox, slot)
             originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
             loop = ReadingLoop(inlet, slot, outbox, link, identity, originals)
             return Camera(inlet, source, outbox, loop, tmp_path / "kept")

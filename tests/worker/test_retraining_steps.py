@@ -27,8 +27,9 @@ from cloud_worker.object_store import ObjectStore
 from cloud_worker.retrain import Side, side_of
 from cloud_worker.retraining import READ_BATCH, Retraining
 from cloud_worker.settings import GateSettings, RetrainSettings, WorkerSettings
+from protocol.chunks import check_file, sha256_of
 from protocol.labels import Label
-from protocol.manifest import MODEL_FILE, check_file, sha256_of
+from protocol.manifest import MODEL_FILE
 from protocol.messages import Dataset, RetrainRequest, RetrainResult, UploadedFile
 from protocol.signing import generate_signer
 

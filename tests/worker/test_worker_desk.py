@@ -36,8 +36,9 @@ from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, image_key
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import RetrainSettings, WorkerSettings
+from protocol.chunks import check_file
 from protocol.labels import Label
-from protocol.manifest import Manifest, check_file
+from protocol.manifest import Manifest
 from protocol.messages import (
     ChunkRequest,
     Message,

@@ -31,10 +31,11 @@ from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import store_release
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
+from protocol.chunks import sha256_of
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
 from protocol.labels import LABELS, Label
-from protocol.manifest import Manifest, sha256_of, trusted_manifest
+from protocol.manifest import Manifest, trusted_manifest
 from protocol.messages import KIND_OF, Message, ModelRef, NetworkReading, Receipt, SliceRead
 from protocol.signing import TrustedKeys
 from protocol.topics import CLOUD_KINDS, Kind, cloud_topic, edge_topic, parse

@@ -1,0 +1,18 @@
+"""Probation: compare a candidate with the incumbent on live slices, and tell when it is out of bounds."""
+
+from edge_agent.probation.behaviour import Answer, Bounds, BoundsLike, Comparison, Paired, findings_needed
+from edge_agent.probation.beside import Beside, Role
+from edge_agent.probation.cost import SilentReader, read_costed
+
+__all__ = [
+    "Answer",
+    "Beside",
+    "Bounds",
+    "BoundsLike",
+    "Comparison",
+    "Paired",
+    "Role",
+    "SilentReader",
+    "findings_needed",
+    "read_costed",
+]

@@ -1,0 +1,226 @@
+"""A candidate's behaviour beside the incumbent's on the same slices: the counts, and when they are out of bounds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge_agent.probation.evidence import Count, Stakes, evidence
+from protocol.labels import LABELS, Label
+
+RECENT = 31
+"""Costs of the incumbent that the candidate's are compared with: their median forgets in half as many slices."""
+FEWEST_RECENT = 5
+"""Below it there is no median to speak of."""
+COST_FLOOR_MS = 2.0
+"""Differences of this size are the clock's and the cache's."""
+
+WEIGHTS = {"findings": 0.43, "all": 0.30, "label": 0.03, "shift": 0.02, "abstention": 0.06, "slow": 0.06}
+"""Shares of the stake, 1 over all ten signals (three labels, three shifts). The mean of e-processes is one itself,
+under any dependence (Vovk and Wang 2021, "E-values: calibration, combination and applications"), so signals that speak
+together add up, which shares of alpha would not. Findings have the most because they are rare: with 80 % Normal one
+run of 54 meets no more than four in 50 slices, and these four have to do."""
+FOR_FINDINGS = Stakes(sure=0.92, clear=0.08, slight=0.0)
+FOR_ALL = Stakes(sure=0.0, clear=0.9, slight=0.1)
+FOR_OTHERS = Stakes(sure=0.5, clear=0.4, slight=0.1)
+
+
+class BoundsLike(Protocol):
+    """What a signed release says that it may differ from the one before it."""
+
+    @property
+    def max_disagreement(self) -> float: ...
+    @property
+    def max_shift(self) -> float: ...
+    @property
+    def max_abstention(self) -> float: ...
+    @property
+    def max_latency_ratio(self) -> float: ...
+    @property
+    def max_slow_share(self) -> float: ...
+    @property
+    def alpha(self) -> float: ...
+
+
+class Bounds(BaseModel):
+    """Bounds of a behaviour; the defaults hold for a release that answers differently in up to a quarter of slices."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    max_disagreement: float = Field(0.25, gt=0, lt=1)
+    """Share of slices that may get another label: of all, of those with a finding, and of each label."""
+    max_shift: float = Field(0.25, gt=0, lt=1)
+    """Share of slices without a label that may get it."""
+    max_abstention: float = Field(0.25, gt=0, lt=1)
+    """Share of slices that may be uncertain where they were not."""
+    max_latency_ratio: float = Field(2.0, ge=1)
+    """A reading that costs more than so many times the incumbent's is slow."""
+    max_slow_share: float = Field(0.2, gt=0, lt=1)
+    """Share of readings that may be slow."""
+    alpha: float = Field(0.01, gt=0, lt=1)
+    """Chance that a model within all bounds is ever called out of bounds."""
+
+
+class Answer(Protocol):
+    """What either network said of a slice."""
+
+    @property
+    def label(self) -> Label: ...
+    @property
+    def uncertain(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One slice as both networks read it, and what each reading cost, measured by the same clock."""
+
+    candidate: Answer
+    incumbent: Answer
+    candidate_ms: float
+    incumbent_ms: float
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One way to be out of bounds, and how often it happened."""
+
+    what: str
+    where: str
+    count: Count
+    bound: float
+    weight: float
+    stakes: Stakes
+
+    @property
+    def evidence(self) -> float:
+        """Return this signal's part of the fortune."""
+        return self.weight * evidence(self.count, self.bound, self.stakes)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} {self.where} on {self.count.events} of {self.count.trials} slices (allowed {self.bound:.0%})"
+        )
+
+
+class Comparison(BaseModel):
+    """What is known of a candidate after some slices; a few counts, so that it outlives a restart as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bounds: Bounds
+    incumbent: str
+    pairs: int = 0
+    said: dict[Label, dict[Label, int]] = {}
+    """By the incumbent's label the candidate's, where the incumbent was certain: uncertainty claims nothing."""
+    abstained: Count = Count()
+    slow: Count = Count()
+    recent_ms: tuple[float, ...] = ()
+    broken: str = ""
+    """The first verdict stays: what was out of bounds once is not talked back."""
+
+    @classmethod
+    def begin(cls, bounds: BoundsLike, *, incumbent: str = "the incumbent") -> Self:
+        """Return a comparison without slices; the incumbent's name is for the verdict ("release 6")."""
+        return cls(bounds=Bounds.model_validate(bounds), incumbent=incumbent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return what `to_json` wrote; raises `ValueError`."""
+        return cls.model_validate_json(text)
+
+    def to_json(self) -> str:
+        """Write all that is known."""
+        return self.model_dump_json()
+
+    def with_pair(self, pair: Paired) -> Self:
+        """Return the comparison after one more slice."""
+        recent = (*self.recent_ms, pair.incumbent_ms)[-RECENT:]
+        changes: dict[str, object] = {"pairs": self.pairs + 1, "recent_ms": recent}
+        if not pair.incumbent.uncertain:
+            changes["said"] = _one_more(self.said, pair.incumbent.label, pair.candidate.label)
+            changes["abstained"] = self.abstained.plus(pair.candidate.uncertain)
+        if len(recent) >= FEWEST_RECENT:
+            limit_ms = self.bounds.max_latency_ratio * median(recent) + COST_FLOOR_MS
+            changes["slow"] = self.slow.plus(pair.candidate_ms > limit_ms)
+        after = self.model_copy(update=changes)
+        return after if after.broken else after.model_copy(update={"broken": after._judge()})
+
+    def verdict(self) -> str:
+        """Say what is out of bounds; empty while nothing is."""
+        return self.broken
+
+    @property
+    def evidence(self) -> float:
+        """Return the evidence that some bound does not hold; within all it ever exceeds 1 / alpha by chance alpha."""
+        return sum(signal.evidence for signal in self.signals())
+
+    @property
+    def findings(self) -> int:
+        """Count the compared slices in which the incumbent saw a finding."""
+        return sum(sum(self.said.get(label, {}).values()) for label in LABELS if label is not Label.NORMAL)
+
+    @property
+    def could_tell(self) -> bool:
+        """Tell whether a candidate that calls everything Normal would be out of bounds by now."""
+        return self.findings >= findings_needed(self.bounds)
+
+    def signals(self) -> Iterator[Signal]:
+        """Yield each way to be out of bounds."""
+        bounds, findings = self.bounds, tuple(label for label in LABELS if label is not Label.NORMAL)
+        yield self._disagreement(LABELS, "all", FOR_ALL)
+        yield self._disagreement(findings, "findings", FOR_FINDINGS)
+        for label in LABELS:
+            yield self._disagreement((label,), "label", FOR_OTHERS)
+            yield self._shift(label)
+        certain, usual = f"where {self.incumbent} was certain", f"as {self.incumbent} usually is"
+        abstention = WEIGHTS["abstention"]
+        yield Signal("was uncertain", certain, self.abstained, bounds.max_abstention, abstention, FOR_OTHERS)
+        slow = f"was over {bounds.max_latency_ratio:g} times as slow"
+        yield Signal(slow, usual, self.slow, bounds.max_slow_share, WEIGHTS["slow"], FOR_OTHERS)
+
+    def _judge(self) -> str:
+        if self.evidence < 1 / self.bounds.alpha:
+            return ""
+        return str(max(self.signals(), key=lambda signal: signal.evidence))
+
+    def _disagreement(self, given: tuple[Label, ...], kind: str, stakes: Stakes) -> Signal:
+        others = {
+            label: sum(self.said.get(incumbent, {}).get(label, 0) for incumbent in given if incumbent is not label)
+            for label in LABELS
+        }
+        trials = sum(sum(self.said.get(incumbent, {}).values()) for incumbent in given)
+        count = Count(trials=trials, events=sum(others.values()))
+        answers = [label for label, times in others.items() if times]
+        what = f"said {answers[0]}" if len(answers) == 1 else "gave another label"
+        where = f"where {self.incumbent} said {_or(given)}" if given != LABELS else f"than {self.incumbent}"
+        return Signal(what, where, count, self.bounds.max_disagreement, WEIGHTS[kind], stakes)
+
+    def _shift(self, label: Label) -> Signal:
+        others = tuple(other for other in LABELS if other is not label)
+        trials = sum(sum(self.said.get(other, {}).values()) for other in others)
+        events = sum(self.said.get(other, {}).get(label, 0) for other in others)
+        where = f"where {self.incumbent} said {_or(others)}"
+        count = Count(trials=trials, events=events)
+        return Signal(f"said {label}", where, count, self.bounds.max_shift, WEIGHTS["shift"], FOR_OTHERS)
+
+
+def findings_needed(bounds: BoundsLike) -> int:
+    """Return how many findings a probation has to meet before it can tell a model that calls everything Normal."""
+    needed = 1
+    while (
+        WEIGHTS["findings"] * evidence(Count(trials=needed, events=needed), bounds.max_disagreement, FOR_FINDINGS)
+        < 1 / bounds.alpha
+    ):
+        needed += 1
+    return needed
+
+
+def _one_more(said: dict[Label, dict[Label, int]], given: Label, answer: Label) -> dict[Label, dict[Label, int]]:
+    row = said.get(given, {})
+    return {**said, given: {**row, answer: row.get(answer, 0) + 1}}
+
+
+def _or(labels: tuple[Label, ...]) -> str:
+    return " or ".join(labels)

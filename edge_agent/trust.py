@@ -1,0 +1,97 @@
+"""Whose word counts on this edge, and the newest assignment that it heard; remembered beside the models."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from edge_agent.durable import write_durably
+from protocol.assignment import Assignment, Seen, check_fresh, seen_of, trusted_assignment
+from protocol.errors import FrozenError, TrustError
+from protocol.rotation import KeySet, bundle, follow, unbundle
+from protocol.signing import TrustedKeys
+
+log = structlog.get_logger()
+
+KEYS_FILE = "keys.json"
+ASSIGNED_FILE = "assigned.dsse.json"
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class EdgeTrust:
+    """The chain of key sets from the settings' on, and the assignment in force; what is heard is verified first."""
+
+    def __init__(self, folder: Path, settings_keys: KeySet, *, site: str, edge: str) -> None:
+        """Remember where it is kept, and the keys that the technician put on the box."""
+        self._folder, self._site, self._edge = folder, site, edge
+        self._chain = [settings_keys]
+        self._rotations: list[bytes] = []
+        self._seen = Seen()
+        self.assignment: Assignment | None = None
+
+    @property
+    def keys(self) -> KeySet:
+        """Return the newest set of keys."""
+        return self._chain[-1]
+
+    @property
+    def ever_trusted(self) -> tuple[TrustedKeys, ...]:
+        """Return the release keys of every set, the newest first: a model that was verified once may go on reading."""
+        return tuple(keys.release for keys in reversed(self._chain))
+
+    def load(self) -> None:
+        """Take up what an earlier life heard; what no longer verifies is left out, and heard again."""
+        try:
+            self._follow(unbundle((self._folder / KEYS_FILE).read_bytes()))
+        except FileNotFoundError:
+            pass
+        except (OSError, TrustError) as error:
+            log.error("key rotations not taken up", reason=str(error), next="they are heard again from the broker")
+        try:
+            self._assign((self._folder / ASSIGNED_FILE).read_bytes(), LONG_AGO)
+        except FileNotFoundError:
+            pass
+        except (OSError, TrustError) as error:
+            log.error("assignment not taken up", reason=str(error), next="it is heard again from the broker")
+
+    def hear_keys(self, data: bytes) -> bool:
+        """Follow a chain of key rotations; say whether there is anything new. Raises `TrustError` or `OSError`."""
+        before = self.keys.version
+        self._follow(unbundle(data))
+        if self.keys.version == before:
+            return False
+        write_durably(self._folder / KEYS_FILE, bundle(self._rotations))
+        log.warning("trusted keys exchanged", keys_version=self.keys.version)
+        return True
+
+    def hear_assignment(self, envelope: bytes, now: datetime) -> bool:
+        """Take an assignment; say whether it is a new one. Raises `TrustError` or `OSError`."""
+        before = self._seen
+        self._assign(envelope, now)
+        if self._seen == before:
+            return False
+        write_durably(self._folder / ASSIGNED_FILE, envelope)
+        return True
+
+    def frozen(self, now: datetime) -> str:
+        """Say since when there has been no fresh assignment; empty while there is one, or never was any."""
+        if self.assignment is None:
+            return ""
+        try:
+            check_fresh(self.assignment, now)
+        except FrozenError as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def _follow(self, envelopes: tuple[bytes, ...]) -> None:
+        for envelope in envelopes:
+            keys = follow(self.keys, [envelope])
+            if keys.version > self.keys.version:
+                self._chain.append(keys)
+                self._rotations.append(envelope)
+
+    def _assign(self, envelope: bytes, now: datetime) -> None:
+        assignment = trusted_assignment(
+            envelope, self.keys.assign, site=self._site, edge=self._edge, seen=self._seen, now=now
+        )
+        self._seen, self.assignment = seen_of(envelope, assignment), assignment

@@ -1,0 +1,79 @@
+"""Watch a candidate beside the incumbent on live slices: silently before the swap, in use after it."""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.model_slot import ServedModel
+from edge_agent.probation import Answer, Beside, Comparison, Paired, Role, SilentReader
+from edge_agent.reading import ReadSlice
+
+JOIN_TIMEOUT_S = 0.5
+"""A silent reading that hangs must not hold up the conversation with the cloud."""
+MAX_WAITING_PAIRS = 1_000
+
+
+class SilentReading(AbstractContextManager["SilentReading"], Protocol):
+    """What reads slices a second time; `Beside` does it in a thread."""
+
+    def offer(self, pixels: NDArray[np.uint8], answer: Answer, cost_ms: float) -> bool:
+        """Take a slice uint8 [256, 256] that was read."""
+        ...
+
+    def step(self, now_s: float) -> None:
+        """Report a reading that hangs."""
+        ...
+
+
+Silently = Callable[[SilentReader, Role, Callable[[Paired], None], Callable[[str], None]], SilentReading]
+
+
+def in_a_thread(
+    reader: SilentReader, role: Role, on_pair: Callable[[Paired], None], on_fault: Callable[[str], None]
+) -> SilentReading:
+    """Read silently in a thread of its own."""
+    return Beside(reader, role, on_pair, on_fault, join_timeout_s=JOIN_TIMEOUT_S)
+
+
+class Watch:
+    """One phase of a candidate's life, from `with` to its end; slices come from the reading thread."""
+
+    def __init__(self, candidate: ServedModel, incumbent: ServedModel, role: Role, silently: Silently) -> None:
+        """Begin a comparison; `role` says which of the two reads silently."""
+        self.version = candidate.manifest.version
+        self.comparison = Comparison.begin(
+            candidate.manifest.probation, incumbent=f"release {incumbent.manifest.version}"
+        )
+        loud, silent = (incumbent, candidate) if role is Role.CANDIDATE else (candidate, incumbent)
+        self._loud_version = loud.manifest.version
+        self._pairs: deque[Paired] = deque(maxlen=MAX_WAITING_PAIRS)
+        self._faults: deque[str] = deque(maxlen=1)
+        self._silent = silently(silent.reader, role, self._pairs.append, self._faults.append)
+
+    @property
+    def fault(self) -> str:
+        """Say what the silent network failed of; empty while it has not."""
+        return self._faults[0] if self._faults else ""
+
+    def start(self) -> None:
+        """Start to read silently."""
+        self._silent.__enter__()
+
+    def close(self) -> None:
+        """Stop; slices that wait are not compared any more."""
+        self._silent.__exit__(None, None, None)
+
+    def offer(self, read: ReadSlice) -> None:
+        """Take a slice that the loop has read; called in the reading thread, and never waits."""
+        if read.diagnosis.reading.model.version == self._loud_version:
+            self._silent.offer(read.pixels, read.diagnosis.reading, read.cost_ms)
+
+    def step(self, now_s: float) -> None:
+        """Count what was compared since."""
+        self._silent.step(now_s)
+        while self._pairs:
+            self.comparison = self.comparison.with_pair(self._pairs.popleft())
