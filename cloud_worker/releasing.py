@@ -20,7 +20,7 @@ from cloud_worker.retraining import INCUMBENT
 from protocol.chunks import sha256_of
 from protocol.manifest import MODEL_FILE, Manifest, shown_manifest
 from protocol.signing import countersign, sign
-from training.bundle import CHECKPOINT_FILE, read_bundle
+from training.bundle import CHECKPOINT_FILE, Bundle, read_bundle
 
 log = structlog.get_logger()
 
@@ -48,13 +48,8 @@ class ReleaseDesk:
 
     def release_bundle(self, folder: Path, why: str, now: datetime) -> Manifest:
         """Sign a trained network and enter it as the next release, past the gate; raises what its parts raise."""
-        bundle = read_bundle(folder)
+        bundle = sound_bundle(folder)
         report = bundle.report
-        if report.leaked_patients:
-            raise LeakedModelError(
-                f"{folder}: {report.leaked_patients} patients stood on two sides of its training (--allow-leak); "
-                "a leaked network is not released: train it again on a split by patient"
-            )
         learnt = {"slices": report.n_train_slices, "patients": report.n_train_patients, "sources": report.train_sources}
         network = Releasable(
             model=bundle.model,
@@ -162,6 +157,17 @@ class ReleaseDesk:
     def _write_card(self, version: int) -> None:
         text = model_card(card_facts(self.ledger, self.store, version))
         self.store.put(card_key(version), text.encode(), "text/markdown; charset=utf-8")
+
+
+def sound_bundle(folder: Path) -> Bundle:
+    """Read a trained network that may be released; raises `BundleError`, `LeakedModelError`."""
+    bundle = read_bundle(folder)
+    if bundle.report.leaked_patients:
+        raise LeakedModelError(
+            f"{folder}: {bundle.report.leaked_patients} patients stood on two sides of its training (--allow-leak); "
+            "a leaked network is not released: train it again on a split by patient"
+        )
+    return bundle
 
 
 def _target(version: int, to: int | None, good: Sequence[int], states: Mapping[int, str]) -> int | None:

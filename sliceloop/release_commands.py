@@ -37,9 +37,12 @@ def release(
     config: ConfigOption = None,
 ) -> None:
     """Sign a network and enter it as the next release; a running worker rolls it out, ring after ring."""
+    from cloud_worker.releasing import sound_bundle
     from sliceloop.release_run import release_bundle, release_candidates, watch_candidates
 
     _check_wish(bundle, why, candidates, watch)
+    if bundle is not None:
+        sound_bundle(bundle)  # before anything is opened
     places, signers = _places(config), _signers(key, config)
     if bundle is not None:
         typer.echo(release_bundle(places, signers, bundle, why, page))
