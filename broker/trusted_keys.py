@@ -26,8 +26,8 @@ def load_key_set(folder: Path, threshold: int) -> KeySet:
         )
     if not assign:
         raise TrustedKeysError(
-            f"{folder / ASSIGN_FOLDER} holds no public key of the worker: copy the folder trusted/{ASSIGN_FOLDER} there "
-            "that `sliceloop keys new` made"
+            f"{folder / ASSIGN_FOLDER} holds no public key of the worker: copy the folder trusted/{ASSIGN_FOLDER} "
+            "there that `sliceloop keys new` made"
         )
     both = {key.keyid for key in release} & {key.keyid for key in assign}
     if both:

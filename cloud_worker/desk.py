@@ -1,23 +1,23 @@
-"""Where the cloud decides: second readings, verdicts, retraining, gate, releases, and the chunks that edges want."""
+"""Where the cloud decides: second readings, verdicts, retraining, gate, assignments, and the chunks that edges want."""
 
 import random
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from securesystemslib.signer import CryptoSigner
 
 from broker.errors import BrokerError, NotConnectedError, WindowFullError
 from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
+from cloud_worker.assigner import Assigner
+from cloud_worker.chunk_queue import ChunkQueue
 from cloud_worker.chunks import ChunkShelf
 from cloud_worker.disagreement import compare
-from cloud_worker.ledger import Ledger, LedgerError, RefusedByLedgerError, Release, StoredSlice
+from cloud_worker.ledger import Ledger, LedgerError, RefusedByLedgerError, StoredSlice
 from cloud_worker.object_store import (
     BucketDeniedError,
     ObjectMissingError,
@@ -29,9 +29,19 @@ from cloud_worker.retraining import Retraining
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
 from protocol.codec import EventContext, decode, encode
-from protocol.errors import ProtocolError
+from protocol.errors import HashMismatchError, ProtocolError
 from protocol.messages import KIND_OF, ChunkRequest, Message, RetrainRequest, RetrainResult, RetrainStatus, Verdict
-from protocol.topics import FLEET_DESIRED, Address, Kind, cloud_topic, edge_topic, every_edge, parse, shared
+from protocol.topics import (
+    FLEET_DESIRED,
+    Address,
+    Kind,
+    cloud_topic,
+    edge_topic,
+    every_edge,
+    fleet_chunk,
+    parse,
+    shared,
+)
 from training.model.decode import ImageError, decode_image
 from training.model.reader import NotFiniteError
 
@@ -45,7 +55,8 @@ OTHERS = 8
 FULL_SEARCH = timedelta(hours=1)
 """So often is the whole ledger searched for slices without a second reading, and else the newest, so far back."""
 VERDICTS_A_STEP = 50
-MAX_WAITING_CHUNKS = 2_000
+FLEET_SHARE = 0.05
+"""Of the time goes into decisions on the whole fleet, however large it is."""
 
 
 class Desk:
@@ -58,20 +69,22 @@ class Desk:
         store: ObjectStore,
         ledger: Ledger,
         reader: SecondReader | None,
-        signer: CryptoSigner | None,
+        assigner: Assigner | None,
     ) -> None:
         """Wire session and parts; nothing is connected before `run`."""
         self._settings, self._store, self._ledger, self._reader = settings, store, ledger, reader
-        self._retraining = Retraining(settings, store, ledger, signer)
+        self._retraining = Retraining(settings, store, ledger)
+        self._assigner = assigner if settings.decides else None
         self._shelf = ChunkShelf(store, ledger)
-        self._waiting_chunks: deque[Outbound] = deque(maxlen=MAX_WAITING_CHUNKS)
+        self._chunks = ChunkQueue(settings.delivery.repeat_after_s, settings.delivery.max_bytes_per_s)
         self._unreadable: set[str] = set()
         self._unread_since: datetime | None = None
         self._next_full_search_s = 0.0
         self._rng = random.Random()  # noqa: S311 - not a secret
         self._in_hand: Inbound | None = None
-        self._announced_version = 0
+        self._reconnected = threading.Event()
         self._next_poll_s = 0.0
+        self._next_fleet_s = 0.0
         self._handlers: dict[Kind, Callable[[Address, Inbound], None]] = {
             Kind.MODEL_GET: self._on_get,
             Kind.RETRAIN_STATUS: self._on_retrain_status,
@@ -110,6 +123,7 @@ class Desk:
             self._hear(self._in_hand)  # when that raises, it stays in hand for the next step
             self._in_hand = self._session.receive(0)
         self._publish_chunks()
+        self._publish_fleet()
         if now_s < self._next_poll_s or not self._session.connected:
             return
         busy = self._read_again(now, now_s)
@@ -119,7 +133,7 @@ class Desk:
                 said = self._say(message, cloud_topic(KIND_OF[type(message)]))
                 if said and isinstance(message, RetrainRequest):
                     self._ledger.touch_request(message.request_id, published_at=now)
-        self._announce()
+            self._decide_on_fleet(now, now_s)
         self._next_poll_s = now_s if busy else now_s + self._settings.poll_s
 
     def _hear(self, inbound: Inbound) -> None:
@@ -136,10 +150,15 @@ class Desk:
     def _on_get(self, address: Address, inbound: Inbound) -> None:
         wanted = decode(Kind.MODEL_GET, inbound.payload, inbound.user_properties).message
         assert isinstance(wanted, ChunkRequest)
+        now_s = time.monotonic()
         try:
-            for sha256, data in self._shelf.chunks(wanted.version, wanted.chunks):
-                topic = edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
-                self._waiting_chunks.append(Outbound(topic, data))
+            for sha256, place in self._shelf.find(wanted):
+                topic = (
+                    fleet_chunk(sha256)
+                    if wanted.shared
+                    else edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
+                )
+                self._chunks.add(topic, place, now_s, for_all=wanted.shared)
         except (ObjectMissingError, ObjectRefusedError, BucketDeniedError) as error:  # an edge asks again
             log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
 
@@ -155,18 +174,46 @@ class Desk:
             self._retraining.take_result(result, datetime.now(UTC))
 
     def _publish_chunks(self) -> None:
-        """Publish what the window allows; a chunk that is lost is asked for again."""
-        while self._waiting_chunks:
+        """Publish what window and bandwidth allow; a chunk that is lost is asked for again."""
+        while turn := self._chunks.next(time.monotonic()):
+            topic, place = turn
             try:
-                self._session.publish(self._waiting_chunks[0])
+                data = self._shelf.read(parse(topic).sha256, place)
+                self._session.publish(Outbound(topic, data))
             except WindowFullError:
                 return
             except NotConnectedError:
-                self._waiting_chunks.clear()
+                self._chunks.clear()
+                return
+            except (BrokerError, HashMismatchError, ObjectMissingError, ObjectRefusedError) as error:
+                log.error("chunk not published", reason=str(error))
+                self._chunks.give_up(topic)
+            else:
+                self._chunks.sent(topic, time.monotonic())
+
+    def _decide_on_fleet(self, now: datetime, now_s: float) -> None:
+        """Say who runs what; the more edges there are, the longer is the pause before the next look."""
+        if self._assigner is None or now_s < self._next_fleet_s:
+            return
+        began_s = time.monotonic()
+        self._assigner.step(now)
+        self._next_fleet_s = now_s + (time.monotonic() - began_s) / FLEET_SHARE
+
+    def _publish_fleet(self) -> None:
+        """Publish what the window allows of assignments, releases and keys; what is left follows."""
+        if self._assigner is None:
+            return
+        if self._reconnected.is_set():
+            self._reconnected.clear()
+            self._assigner.forget_said()
+            self._next_fleet_s = 0.0
+        for outbound in self._assigner.untold():
+            try:
+                self._session.publish(outbound)
+            except (WindowFullError, NotConnectedError):
                 return
             except BrokerError as error:
-                log.error("chunk not published", reason=str(error))
-            self._waiting_chunks.popleft()
+                log.error("not told", topic=outbound.topic, reason=str(error))
 
     def _read_again(self, now: datetime, now_s: float) -> bool:
         """Give slices their second reading; True when more may be waiting."""
@@ -214,30 +261,13 @@ class Desk:
         )
         return self._say(verdict, edge_topic(parts.site, parts.edge, Kind.VERDICT))
 
-    def _announce(self) -> None:
-        """Publish the latest release when it is not what was announced, whoever made it."""
-        latest = self._ledger.latest_release()
-        if latest is None or latest.version == self._announced_version:
-            return
-        try:
-            self._session.publish(_announcement(latest))
-        except BrokerError as error:
-            log.warning("release not announced yet", reason=str(error))
-        else:
-            self._announced_version = latest.version
-            log.info("release announced", version=latest.version, sha256=latest.sha256[:12])
-
     def _birth(self) -> Sequence[Outbound]:
-        """Announce on every connection: a broker may have forgotten what it retained."""
-        self._announced_version = 0
-        try:
-            latest = self._ledger.latest_release()
-        except LedgerError:  # `_announce` does it as soon as the ledger is back
+        """Say everything again on every connection: a broker may have forgotten what it retained."""
+        self._reconnected.set()
+        if self._assigner is None:
             return []
-        if latest is None:
-            return []
-        self._announced_version = latest.version
-        return [_announcement(latest)]
+        # until manifest major 2 releases were announced to all edges at once: nothing may be left of that
+        return [Outbound(FLEET_DESIRED, b"", retain=True)]
 
     def _say(self, message: Message, topic: str) -> bool:
         assert topic.endswith(KIND_OF[type(message)])
@@ -253,7 +283,3 @@ class Desk:
             log.debug("not said", topic=topic, reason=str(error))
             return False
         return True
-
-
-def _announcement(release: Release) -> Outbound:
-    return Outbound(FLEET_DESIRED, release.envelope, retain=True, content_type="application/json")

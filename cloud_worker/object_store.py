@@ -1,8 +1,9 @@
 """The object store: slices, frames, models and data sets in S3; the one file that imports boto3."""
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -312,6 +313,16 @@ def frame_key(sha256: str, media_type: str) -> str:
 def model_key(sha256: str, name: str) -> str:
     """Name a file of a model or checkpoint; `name` is one of our own file names."""
     return _by_hash("models", sha256, "/" + _checked_name(name))
+
+
+def index_key(sha256: str, pieces: Sequence[str]) -> str:
+    """Name the index of a file of a model, by the file's hash and those of the index's pieces."""
+    return _by_hash("models", sha256, f"/index-{hashlib.sha256(''.join(pieces).encode()).hexdigest()[:32]}")
+
+
+def card_key(version: int) -> str:
+    """Name the model card of a release."""
+    return f"cards/{version}.md"
 
 
 def dataset_key(sha256: str) -> str:

@@ -1,31 +1,31 @@
-"""Make a release of a trained network: golden slices, manifest, signature."""
+"""Make a release of a trained network: golden slices, deltas, manifest, signatures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import cbor2
 import numpy as np
-from cryptography.exceptions import UnsupportedAlgorithm
 from numpy.typing import NDArray
 from securesystemslib.signer import CryptoSigner
 
-from cloud_worker.settings import ReleaseSettings
+from cloud_worker.release_settings import ReleaseSettings
+from protocol.chunks import Described, describe, sha256_of
 from protocol.labels import LABELS
-from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, describe_file
+from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Delta, Manifest, TrialBounds
 from protocol.messages import Sha256
 from protocol.signing import sign
 from training.data.phantom import SITES, render_slice
+from training.layout import cut_points, golden_cut_points, segments_between
+from training.model.delta import make_delta
 from training.model.preprocess import PREPROCESSING_VERSION, prepare
 from training.model.reader import Calibration, OnnxReader
 
 GOLDEN_SEED = 20_211
 GOLDEN_Z = 0.5
-
-
-class SigningKeyError(RuntimeError):
-    """The signing key cannot be used; the message says what to do."""
+DELTA_DIGITS = 16
+"""Of the base's SHA-256 in a delta's name."""
 
 
 class LeakedModelError(ValueError):
@@ -46,18 +46,38 @@ class Releasable:
 
 @dataclass(frozen=True)
 class Release:
-    """A signed release and the files that it names."""
+    """A signed release, the files that it names, and the pieces of each one's index."""
 
     manifest: Manifest
     envelope: bytes
     files: dict[str, bytes]
+    indices: dict[str, tuple[bytes, ...]]
 
 
 def make_release(
-    network: Releasable, version: int, settings: ReleaseSettings, signer: CryptoSigner, now: datetime
+    network: Releasable,
+    version: int,
+    settings: ReleaseSettings,
+    signers: Sequence[CryptoSigner],
+    now: datetime,
+    bases: Sequence[bytes] = (),
 ) -> Release:
-    """Sign a manifest over the network and its golden slices; raises `UnreadableNetworkError` for a broken network."""
-    files = {MODEL_FILE: network.model, GOLDEN_FILE: golden(network.model)}
+    """Sign a manifest over the network, its golden slices, and deltas against earlier networks where they save bytes.
+
+    Raises `UnreadableNetworkError` for a broken network.
+    """
+    golden_slices = golden(network.model)
+    described = {
+        MODEL_FILE: describe(network.model, cut_points(network.model)),
+        GOLDEN_FILE: describe(golden_slices, golden_cut_points(golden_slices)),
+    }
+    files, deltas = {MODEL_FILE: network.model, GOLDEN_FILE: golden_slices}, []
+    for base in bases:
+        delta = _saving_delta(base, network.model, described[MODEL_FILE])
+        if delta is not None:
+            name = f"delta-{sha256_of(base)[:DELTA_DIGITS]}.sld"
+            files[name], described[name] = delta, describe(delta)
+            deltas.append(Delta(file=name, base_sha256=sha256_of(base)))
     manifest = Manifest(
         name=settings.name,
         version=version,
@@ -69,12 +89,22 @@ def make_release(
         temperature=network.temperature,
         uncertain_below=settings.uncertain_below,
         golden_tolerance=settings.golden_tolerance,
-        files={name: describe_file(data) for name, data in files.items()},
+        trial=TrialBounds(latency_ms=settings.latency_bound_ms, memory_mb=settings.memory_bound_mb),
+        probation=settings.probation.bounds(),
+        files={name: each.file for name, each in described.items()},
+        deltas=tuple(deltas),
         training_data_sha256=network.training_data_sha256,
         split_sha256=network.split_sha256,
         metrics=network.metrics,
     )
-    return Release(manifest, sign(manifest.model_dump_json().encode(), [signer]), files)
+    envelope = sign(manifest.model_dump_json().encode(), signers)
+    return Release(manifest, envelope, files, {name: each.pieces for name, each in described.items()})
+
+
+def returning(manifest: Manifest, withdrawn: Sequence[int], settings: ReleaseSettings, now: datetime) -> Manifest:
+    """Return a release's manifest as a signed rollback says it: the way back from these versions, valid from now on."""
+    expires_at = max(manifest.expires_at, now + timedelta(days=settings.valid_days))
+    return manifest.model_copy(update={"returns_from": tuple(sorted(withdrawn)), "expires_at": expires_at})
 
 
 def golden(model: bytes) -> bytes:
@@ -87,27 +117,17 @@ def golden(model: bytes) -> bytes:
     return cbor2.dumps({"slices": slices.tobytes(), "logits": [[float(x) for x in row] for row in logits]})
 
 
-def load_signer(path: Path | None) -> CryptoSigner:
-    """Read the private key; raises `SigningKeyError`."""
-    if path is None:
-        raise SigningKeyError("worker.release.signing_key_file is not set; make a key with `sliceloop keys new FOLDER`")
-    try:
-        return signer_from_pem(path.read_bytes())
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # a key with a password: TypeError
-        raise SigningKeyError(
-            f"{path} is no usable signing key ({error}); make one with `sliceloop keys new`"
-        ) from error
-
-
-def signer_from_pem(pem: bytes) -> CryptoSigner:
-    """Return the signer of an Ed25519 private key in PKCS8 PEM; raises `ValueError`."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    key = load_pem_private_key(pem, None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("not an Ed25519 key")
-    return CryptoSigner(key)
+def _saving_delta(base: bytes, model: bytes, described: Described) -> bytes | None:
+    """Return the delta where it is less than what an edge with the base would fetch otherwise: what differs."""
+    here = describe(base, cut_points(base))
+    known = {chunk.sha256 for chunk in here.chunks}
+    differing = {chunk.sha256: chunk.size for chunk in described.chunks if chunk.sha256 not in known}
+    pieces = sum(len(piece) for piece in set(described.pieces) - set(here.pieces))
+    if base == model or not differing:
+        return None
+    delta = make_delta(base, model, segments_between(base, model))
+    cost = len(delta) + sum(len(piece) for piece in describe(delta).pieces)
+    return delta if cost < sum(differing.values()) + pieces else None
 
 
 def _golden_slices() -> NDArray[np.uint8]:

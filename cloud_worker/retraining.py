@@ -1,7 +1,10 @@
-"""Carry a retraining through: request, candidate, gate, release; after a crash each step is found in the ledger."""
+"""Carry a retraining through: request, candidate, gate; after a crash each step is found in the ledger.
+
+What the gate accepts waits there for an engineer's key: `releasing` signs it, and this end says that it was.
+"""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -9,18 +12,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from securesystemslib.signer import CryptoSigner
 
 from cloud_worker.gate import GateVerdict, HeldBack, judge
 from cloud_worker.ledger import Candidate, LabelledSlice, Ledger, StoredRequest
 from cloud_worker.ledger import Release as StoredRelease
 from cloud_worker.object_store import ObjectMissingError, ObjectStore, dataset_key, image_key, model_key, upload_key
-from cloud_worker.release import Releasable, Release, make_release
 from cloud_worker.retrain import RetrainFacts, Side, count_patients, decide, side_of
 from cloud_worker.settings import WorkerSettings
+from protocol.chunks import sha256_of
 from protocol.errors import HashMismatchError
 from protocol.labels import LABELS
-from protocol.manifest import MODEL_FILE, sha256_of
+from protocol.manifest import MODEL_FILE
 from protocol.messages import Dataset, DatasetSlice, HeldBackRule, RetrainRequest, RetrainResult
 from training.bundle import CHECKPOINT_FILE, REPORT_FILE
 from training.model.decode import ImageError, decode_image
@@ -28,6 +30,8 @@ from training.model.reader import Calibration, OnnxReader, UnreadableNetworkErro
 
 log = structlog.get_logger()
 
+INCUMBENT = "incumbent_version"
+"""Among a gate's figures: the release that the candidate was judged against."""
 UPLOADS = (MODEL_FILE, CHECKPOINT_FILE, REPORT_FILE)
 MAX_HELD_BACK_SLICES = 5_000
 MAX_REASON = 2_000
@@ -38,20 +42,17 @@ READ_BATCH = 32
 class Retraining:
     """The retraining half of the desk; `step` returns what is to be published."""
 
-    def __init__(
-        self, settings: WorkerSettings, store: ObjectStore, ledger: Ledger, signer: CryptoSigner | None
-    ) -> None:
-        """Remember where things are kept, and with what releases are signed."""
-        self._settings, self._store, self._ledger, self._signer = settings, store, ledger, signer
-        self._told = ""
+    def __init__(self, settings: WorkerSettings, store: ObjectStore, ledger: Ledger) -> None:
+        """Remember where things are kept."""
+        self._settings, self._store, self._ledger = settings, store, ledger
+        self._waiting: set[str] = set()
         self._unsaid: list[RetrainResult] = []
 
     def step(self, now: datetime) -> Sequence[RetrainRequest | RetrainResult]:
         """Judge candidates, ask again where a trainer fell silent, and ask anew where it is due."""
         for candidate in self._ledger.pending_candidates():
             self._judge(candidate, now)
-        for candidate in self._ledger.accepted_unreleased():
-            self._release(candidate, now)
+        self._note_released(now)
         requests = [*self._silent(now), *self._due(now)]
         # Taken out last: what raises above leaves them for the next step. A verdict lost after that is lost to the eye
         # alone: the ledger has it.
@@ -98,7 +99,7 @@ class Retraining:
         return message
 
     def _due(self, now: datetime) -> list[RetrainRequest]:
-        latest = self._ledger.latest_release()
+        latest = self._ledger.standing_release()
         new_labels = self._ledger.new_labels()
         enough = new_labels >= self._settings.retrain.min_new_labels
         labelled = self._ledger.labelled_slices() if enough else []  # the policy looks at patients last
@@ -180,7 +181,7 @@ class Retraining:
 
     def _judge(self, candidate: Candidate, now: datetime) -> None:
         """Decide on a candidate; the decision is in the ledger before anything is released."""
-        incumbent = self._ledger.latest_release()
+        incumbent = self._ledger.standing_release()
         assert incumbent is not None, "a request is only made where there is a release"
         try:
             uploads = {name: self._uploaded(candidate, name) for name in UPLOADS}
@@ -197,9 +198,13 @@ class Retraining:
                 key = model_key(sha256_of(uploads[name]), name)
                 self._store.put(key, uploads[name], "application/octet-stream")
         reason = "; ".join(verdict.reasons)
-        self._ledger.decide_candidate(candidate.request_id, word, reason, verdict.model_dump(mode="json"), now)
+        figures = {**verdict.model_dump(mode="json"), INCUMBENT: incumbent.version}
+        self._ledger.decide_candidate(candidate.request_id, word, reason, figures, now)
         log.info("candidate judged", request_id=candidate.request_id, verdict=word, reason=reason)
-        if not verdict.accepted:  # an accepted one is spoken of when it is released
+        if verdict.accepted:  # spoken of when an engineer has signed it
+            self._waiting.add(candidate.request_id)
+            log.info("candidate waits", request_id=candidate.request_id, next="`sliceloop release --candidates`")
+        else:
             self._say_refused(candidate, reason, now)
 
     def _say_refused(self, candidate: Candidate, reason: str, now: datetime) -> None:
@@ -214,38 +219,29 @@ class Retraining:
             )
         )
 
-    def _release(self, candidate: Candidate, now: datetime) -> None:
-        if self._signer is None:
-            self._tell_once("a candidate waits: set worker.release.signing_key_file")
-            return
-        network = Releasable(
-            model=self._judged(candidate, MODEL_FILE),
-            architecture=candidate.architecture,
-            temperature=candidate.temperature,
-            training_data_sha256=candidate.training_data_sha256,
-            split_sha256=candidate.split_sha256,
-            metrics={"gate": candidate.gate},
-        )
-        release = make_release(network, self._ledger.next_version(), self._settings.release, self._signer, now)
-        checkpoint = self._judged(candidate, CHECKPOINT_FILE)
-        store_release(self._store, self._ledger, release, checkpoint, candidate.gate or {}, candidate.request_id)
-        log.info("candidate released", request_id=candidate.request_id, version=release.manifest.version)
-        self._unsaid.append(
-            RetrainResult(
-                request_id=candidate.request_id,
-                outcome="candidate",
-                at=now,
-                trainer=self._settings.name,
-                reason=candidate.reason[:MAX_REASON],
-                verdict="released",
-                released_version=release.manifest.version,
-            )
-        )
+    def _note_released(self, now: datetime) -> None:
+        """Say of each candidate that waited for a signature that it is released."""
+        waiting = {candidate.request_id for candidate in self._ledger.accepted_unreleased()}
+        gone = self._waiting - waiting
+        for release in self._ledger.releases() if gone else ():
+            if release.request_id in gone:
+                self._unsaid.append(self._released(release, now))
+                log.info("candidate released", request_id=release.request_id, version=release.version)
+        self._waiting = waiting
 
-    def _tell_once(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            log.error(text)
+    def _released(self, release: StoredRelease, now: datetime) -> RetrainResult:
+        reasons = (release.gate or {}).get("reasons", ())
+        return RetrainResult.model_validate(
+            {
+                "request_id": release.request_id,
+                "outcome": "candidate",
+                "at": now,
+                "trainer": self._settings.name,
+                "reason": "; ".join(map(str, reasons))[:MAX_REASON],
+                "verdict": "released",
+                "released_version": release.version,
+            }
+        )
 
     def _uploaded(self, candidate: Candidate, name: str) -> bytes:
         described = candidate.files.get(name)
@@ -255,9 +251,6 @@ class Retraining:
         if sha256_of(data) != described.sha256:
             raise HashMismatchError(f"{name} in the object store is not what the trainer said it uploaded")
         return data
-
-    def _judged(self, candidate: Candidate, name: str) -> bytes:
-        return self._store.get(model_key(candidate.files[name].sha256, name))
 
     def _gate(self, incumbent: StoredRelease, candidate_model: bytes) -> GateVerdict:
         held_back = self._held_back()
@@ -296,37 +289,3 @@ def _last_sign(request: StoredRequest) -> datetime:
     if request.last_published_at is None:
         return datetime.min.replace(tzinfo=UTC)
     return max(request.last_published_at, request.last_heard_at or request.last_published_at)
-
-
-def store_release(
-    store: ObjectStore,
-    ledger: Ledger,
-    release: Release,
-    checkpoint: bytes,
-    gate: Mapping[str, Any],
-    request_id: str | None = None,
-) -> None:
-    """Put a release's files into the object store, then enter it in the ledger; the desk announces what is there."""
-    keys = {}
-    manifest = release.manifest
-    for name, data in release.files.items():
-        keys[name] = model_key(manifest.files[name].sha256, name)
-        store.put(keys[name], data, "application/octet-stream")
-    checkpoint_sha256 = sha256_of(checkpoint)
-    checkpoint_key = model_key(checkpoint_sha256, CHECKPOINT_FILE)
-    store.put(checkpoint_key, checkpoint, "application/octet-stream")
-    ledger.add_release(
-        StoredRelease(
-            version=manifest.version,
-            name=manifest.name,
-            sha256=manifest.model_ref.sha256,
-            architecture=manifest.architecture,
-            released_at=manifest.created_at,
-            envelope=release.envelope,
-            files=keys,
-            checkpoint_key=checkpoint_key,
-            checkpoint_sha256=checkpoint_sha256,
-            request_id=request_id,
-            gate=gate,
-        )
-    )

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.manifest import MODEL_FILE, sha256_of
+from protocol.chunks import sha256_of
+from protocol.manifest import MODEL_FILE
 from protocol.messages import ModelRef, NetworkReading
 from training.bundle import BundleError, read_bundle
 from training.model.reader import UnreadableNetworkError

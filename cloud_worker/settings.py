@@ -1,9 +1,11 @@
 """Everything about a worker that an engineer chooses; units stand in the names."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cloud_worker.fleet_settings import DeliverySettings, RolloutSettings
 from protocol.messages import ShortText
 
 
@@ -50,23 +52,6 @@ class GateSettings(BaseModel):
     """By how much a class's one-vs-rest balanced accuracy may lie below the incumbent's."""
 
 
-class ReleaseSettings(BaseModel):
-    """How releases are made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    signing_key_file: Path | None = None
-    """PKCS8 PEM as `sliceloop keys new` writes it; without one this worker releases nothing."""
-    name: ShortText = "sliceloop-edge"
-    """How readings name the released network."""
-    uncertain_below: float = Field(default=0.5, ge=0, le=1)
-    """A reading whose largest probability is below is called uncertain."""
-    golden_tolerance: float = Field(default=0.05, gt=0)
-    """In logits; execution providers differ by less, a wrong network by far more."""
-    valid_days: float = Field(default=90, gt=0)
-    """After this time an edge does not take the release any more; one that runs it goes on."""
-
-
 class WorkerSettings(BaseModel):
     """One worker."""
 
@@ -81,7 +66,7 @@ class WorkerSettings(BaseModel):
     second_reader_name: ShortText = "second-reader"
     """How its readings are signed."""
     decides: bool = True
-    """One of N workers requests retrainings, gates and releases; the others only store and read."""
+    """One of N workers requests retrainings, gates, and assigns releases; the others only store and read."""
     parallel_writes: int = Field(default=8, ge=1, le=64)
     """Objects that go to the store at once."""
     max_in_hand_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
@@ -92,7 +77,22 @@ class WorkerSettings(BaseModel):
     """Wait between two tries while object store or ledger are away."""
     threads: int = Field(default=1, ge=1)
     """Threads of the second reader and of the gate."""
+    assign_key_file: Path | None = None
+    """PKCS8 PEM, `assign.pem` of `sliceloop keys new`; without one this worker assigns nothing to edges."""
+    trusted_keys_dir: Path | None = Field(
+        default=None,
+        description="The edges' trust folder; needed with `assign_key_file`: only what verifies is assigned.",
+    )
+    trusted_threshold: int = Field(default=1, ge=1)
+    """How many different trusted keys must have signed a release; as on the edges."""
     disagreement: DisagreementSettings = DisagreementSettings()
     retrain: RetrainSettings = RetrainSettings()
     gate: GateSettings = GateSettings()
-    release: ReleaseSettings = ReleaseSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    delivery: DeliverySettings = DeliverySettings()
+
+    @model_validator(mode="after")
+    def _assigns_what_verifies(self) -> Self:
+        if self.assign_key_file is not None and self.trusted_keys_dir is None:
+            raise ValueError("assign_key_file needs trusted_keys_dir: a worker assigns only what verifies")
+        return self

@@ -11,9 +11,9 @@ from broker.messages import Inbound
 from cloud_worker.ledger import Entry, RefusedByLedgerError, ReportEntry, SliceEntry, StoredFrame
 from cloud_worker.object_store import OUTAGES, ObjectRefusedError, ObjectStore, frame_key, image_key, quarantine_key
 from cloud_worker.patience import Patience
+from protocol.chunks import sha256_of
 from protocol.codec import decode, decode_frame
 from protocol.errors import MalformedPayloadError, ProtocolError
-from protocol.manifest import sha256_of
 from protocol.messages import ModelReported, SliceRead, Status
 from protocol.topics import CLOUD_KINDS, Address, Kind, parse
 from training.model.decode import ImageError, decode_image

@@ -11,8 +11,11 @@ from broker.settings import BrokerSettings
 from sliceloop.camera_commands import camera_app, capture_bench_app, intake_app
 from sliceloop.config import read_section
 from sliceloop.fleet_commands import fleet_app, pipeline_bench_app
+from sliceloop.key_commands import keys_app
 from sliceloop.ledger_commands import audit_app, dead_app
 from sliceloop.logs import configure_logs
+from sliceloop.release_commands import release_app
+from sliceloop.rollout_commands import rollout_app
 from sliceloop.stopping import stop_on_signals
 
 app = typer.Typer(
@@ -20,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read chest-CT slices at the edge, learn from disagreements in the cloud. Research use only.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases, and keys of outboxes.")
 label_app = typer.Typer(no_args_is_help=True, help="The reviewer's desk: open disagreements and their labels.")
 certificates_app = typer.Typer(no_args_is_help=True, help="TLS certificates for broker and clients.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: look through one, decode it once.")
@@ -39,6 +41,8 @@ app.add_typer(intake_app, name="intake")
 app.add_typer(data_app, name="data")
 app.add_typer(audit_app)
 app.add_typer(dead_app, name="dead")
+app.add_typer(release_app)
+app.add_typer(rollout_app)
 
 OUR_PACKAGES = frozenset({"broker", "cloud_worker", "edge_agent", "protocol", "sliceloop", "training"})
 EXTRAS = {
@@ -119,7 +123,7 @@ def edge(config: ConfigOption = None, log_level: LogLevel = "info") -> None:
 
 @app.command()
 def worker(config: ConfigOption = None, log_level: LogLevel = "info") -> None:
-    """Run a cloud worker: store, read again, request retrainings, gate, release."""
+    """Run a cloud worker: store, read again, request retrainings, gate, assign releases to edges."""
     from cloud_worker.app import run_worker
     from cloud_worker.object_store import S3Settings
     from cloud_worker.settings import WorkerSettings
@@ -162,25 +166,6 @@ def refused(config: ConfigOption = None) -> None:
         files = list(outbox.refused())
     pictures = kept_pictures(settings.data_dir / REFUSED_FOLDER)
     typer.echo("\n".join(f"{name}: {reason}" for name, reason in (*files, *pictures)) or "none")
-
-
-@keys_app.command("new")
-def keys_new(folder: Path) -> None:
-    """Make a key pair: FOLDER/signing.pem stays with the worker, FOLDER/trusted/*.pub.json goes to the edges."""
-    from sliceloop.keys import new_keys
-
-    private, public = new_keys(folder)
-    typer.echo(f"signing key  {private}  (keep it secret: worker.release.signing_key_file)")
-    typer.echo(f"public key   {public}  (copy it to every edge: edge.trusted_keys_dir)")
-
-
-@keys_app.command("outbox")
-def keys_outbox(file: Path) -> None:
-    """Make the key that encrypts what waits in an edge's outbox; keep a copy of it off the box."""
-    from sliceloop.keys import new_outbox_key
-
-    new_outbox_key(file)
-    typer.echo(f"outbox key  {file}  (keep a copy off the box: edge.outbox_key_file)")
 
 
 @certificates_app.command("authority")
@@ -609,22 +594,6 @@ def tune(
         patient_rule,
     )
     tune_folder(request, method, stop_on_signals())
-
-
-@app.command()
-def release(
-    bundle: Annotated[Path, typer.Argument(help="Folder that `sliceloop train` wrote.")],
-    why: Annotated[str, typer.Option(help="Why this release goes out without the gate; kept in the ledger.")],
-    config: ConfigOption = None,
-) -> None:
-    """Sign a trained network and enter it as the next release, without the gate; a running worker announces it."""
-    from cloud_worker.app import release_bundle
-    from cloud_worker.object_store import S3Settings
-    from cloud_worker.settings import WorkerSettings
-
-    settings = read_section(config, "worker", WorkerSettings)
-    manifest = release_bundle(bundle, why, settings, read_section(config, "s3", S3Settings))
-    typer.echo(f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}")
 
 
 @label_app.command("list")

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
@@ -16,7 +16,7 @@ from pydantic_settings import (
 
 Section = TypeVar("Section", bound=BaseModel)
 
-SECTIONS = ("broker", "edge", "worker", "s3", "trainer")
+SECTIONS = ("broker", "edge", "worker", "release", "s3", "trainer")
 ENV_PREFIX = "SLICELOOP_"
 
 
@@ -93,7 +93,9 @@ def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def nested_section(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field is, also where it may be left out."""
+    """Return the section that a field is, also where it may be left out; a list of sections is none."""
+    if get_origin(annotation) is tuple:
+        return None
     choices = (annotation, *get_args(annotation))
     return next((each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)), None)
 

@@ -1,33 +1,92 @@
-"""Make the key pair that signs releases, and the key that encrypts an outbox."""
+"""Make the keys that sign releases and assignments, exchange them, and the key that encrypts an outbox."""
 
 import os
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from securesystemslib.signer import CryptoSigner
+
+from broker.trusted_keys import ASSIGN_FOLDER, TrustedKeysError, public_keys
 from edge_agent.outbox.cipher import KEY_BYTES
-from protocol.signing import generate_signer, public_key_json
+from protocol.errors import SignatureError
+from protocol.rotation import KeyRotation, KeySet, rotate, sign_rotation
+from protocol.signing import countersign, generate_signer, public_key_json
+
+SIGNING_FILE, ASSIGN_FILE, TRUSTED_FOLDER = "signing.pem", "assign.pem", "trusted"
 
 
 class KeyExistsError(FileExistsError):
     """There is a key already; it is never overwritten."""
 
 
-def new_keys(folder: Path) -> tuple[Path, Path]:
-    """Write FOLDER/signing.pem (mode 0600) and FOLDER/trusted/KEYID.pub.json; return both paths.
+@dataclass(frozen=True)
+class KeyFolder:
+    """A folder of keys: `signing` makes releases, `assign` says which edge runs which, `trusted` goes to edges."""
 
-    Raises `KeyExistsError` when there is a signing key already.
+    folder: Path
+
+    @property
+    def signing(self) -> Path:
+        """Name the private key of releases."""
+        return self.folder / SIGNING_FILE
+
+    @property
+    def assign(self) -> Path:
+        """Name the worker's private key."""
+        return self.folder / ASSIGN_FILE
+
+    @property
+    def trusted(self) -> Path:
+        """Name the folder of public keys."""
+        return self.folder / TRUSTED_FOLDER
+
+
+def new_keys(folder: Path) -> KeyFolder:
+    """Write signing.pem and assign.pem (mode 0600), and their public keys into trusted/ and trusted/assign/.
+
+    Raises `KeyExistsError` when there is one of the private keys already.
     """
-    signer = generate_signer()
-    private, trusted = folder / "signing.pem", folder / "trusted"
-    trusted.mkdir(parents=True, exist_ok=True)
+    keys = KeyFolder(folder)
+    for path in (keys.signing, keys.assign):
+        if path.exists():
+            raise KeyExistsError(f"{path} exists: choose another folder, or move the old key away first")
+    _write_pair(keys.signing, keys.trusted)
+    _write_pair(keys.assign, keys.trusted / ASSIGN_FOLDER)
+    return keys
+
+
+def rotation(keys: KeySet, new: Path, threshold: int, now: datetime) -> KeyRotation:
+    """Return the set of keys that lies in a folder's trusted/, as the one that follows; raises `TrustedKeysError`."""
+    release, assign = public_keys(new / TRUSTED_FOLDER), public_keys(new / TRUSTED_FOLDER / ASSIGN_FOLDER)
+    if len(release) < threshold or not assign:
+        raise TrustedKeysError(
+            f"{new / TRUSTED_FOLDER} holds {len(release)} release keys of {threshold}, and {len(assign)} keys of "
+            f"workers in {ASSIGN_FOLDER}: put all public keys there that shall count from now on"
+        )
+    return KeyRotation(
+        version=keys.version + 1,
+        created_at=now,
+        release_keys=tuple({"keyid": key.keyid, **key.to_dict()} for key in release),
+        release_threshold=threshold,
+        assign_keys=tuple({"keyid": key.keyid, **key.to_dict()} for key in assign),
+    )
+
+
+def signed_rotation(wanted: KeyRotation, begun: bytes | None, signers: Sequence[CryptoSigner]) -> bytes:
+    """Sign a rotation, or add to the signatures that others began with."""
+    return countersign(begun, signers) if begun else sign_rotation(wanted, signers, ())
+
+
+def missing_signatures(keys: KeySet, envelope: bytes) -> str:
+    """Say which signatures a rotation waits for; nothing where it follows. Raises other faults as they are."""
     try:
-        private.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        raise KeyExistsError(f"{private} exists: choose another folder, or move the old key away first") from None
-    private.write_bytes(signer.private_bytes)
-    public = trusted / f"{signer.public_key.keyid[:16]}.pub.json"
-    public.write_text(public_key_json(signer))
-    return private, public
+        rotate(keys, envelope)
+    except SignatureError as error:
+        return str(error)
+    return ""
 
 
 def new_outbox_key(path: Path) -> None:
@@ -44,3 +103,14 @@ def new_outbox_key(path: Path) -> None:
         file.write(secrets.token_hex(KEY_BYTES) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_pair(private: Path, trusted: Path) -> None:
+    signer = generate_signer()
+    trusted.mkdir(parents=True, exist_ok=True)
+    try:
+        private.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise KeyExistsError(f"{private} exists: choose another folder, or move the old key away first") from None
+    private.write_bytes(signer.private_bytes)
+    (trusted / f"{signer.public_key.keyid[:16]}.pub.json").write_text(public_key_json(signer))

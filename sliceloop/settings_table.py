@@ -8,6 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from broker.settings import BrokerSettings
 from cloud_worker.object_store import S3Settings
+from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.settings import WorkerSettings
 from edge_agent.settings import EdgeSettings
 from sliceloop.config import nested_section
@@ -17,6 +18,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "broker": BrokerSettings,
     "edge": EdgeSettings,
     "worker": WorkerSettings,
+    "release": ReleaseSettings,
     "s3": S3Settings,
     "trainer": TrainerSettings,
 }
@@ -42,6 +44,8 @@ def _fields(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInf
 def _default(field: FieldInfo) -> str:
     if field.is_required() or field.default is PydanticUndefined:
         return "**needed**"
+    if isinstance(field.default, tuple):
+        return ", ".join(f"`{getattr(each, 'name', each)}`" for each in field.default) or "none"
     return "none" if field.default is None else f"`{field.default}`"
 
 

@@ -1,4 +1,4 @@
-"""What the cloud remembers of every slice, reading, disagreement, label, retraining, release and edge."""
+"""What the cloud remembers: slices, readings, disagreements, labels, retrainings, releases, rollouts and edges."""
 
 from cloud_worker.ledger.audit import AuditRows
 from cloud_worker.ledger.batches import BatchRows, Entry, ReportEntry, SliceEntry
@@ -14,10 +14,13 @@ from cloud_worker.ledger.errors import (
     NaiveTimeError,
     RefusedByLedgerError,
     UnknownDeadLetterError,
+    UnknownReleaseError,
     UnknownRequestError,
     UnknownSliceError,
     VersionTakenError,
 )
+from cloud_worker.ledger.fleet import FleetRows
+from cloud_worker.ledger.lineage import LineageRows
 from cloud_worker.ledger.records import (
     Candidate,
     DeadLetter,
@@ -29,13 +32,18 @@ from cloud_worker.ledger.records import (
     Missing,
     OpenDisagreement,
     Period,
+    Pin,
     Release,
     RetrainDecision,
+    Rollback,
+    Rollout,
+    StoredAssignment,
     StoredFrame,
     StoredLabel,
     StoredObject,
     StoredRequest,
     StoredSlice,
+    Teacher,
     VerdictParts,
 )
 from cloud_worker.ledger.retraining import RetrainingRows
@@ -61,17 +69,23 @@ __all__ = [
     "NaiveTimeError",
     "OpenDisagreement",
     "Period",
+    "Pin",
     "RefusedByLedgerError",
     "Release",
     "ReportEntry",
     "RetrainDecision",
+    "Rollback",
+    "Rollout",
     "SliceEntry",
+    "StoredAssignment",
     "StoredFrame",
     "StoredLabel",
     "StoredObject",
     "StoredRequest",
     "StoredSlice",
+    "Teacher",
     "UnknownDeadLetterError",
+    "UnknownReleaseError",
     "UnknownRequestError",
     "UnknownSliceError",
     "VerdictParts",
@@ -79,7 +93,18 @@ __all__ = [
 ]
 
 
-class Ledger(BatchRows, SliceRows, DeadLetterRows, ReviewRows, RetrainingRows, EdgeRows, AuditRows, Database):
+class Ledger(
+    BatchRows,
+    SliceRows,
+    DeadLetterRows,
+    ReviewRows,
+    RetrainingRows,
+    EdgeRows,
+    FleetRows,
+    LineageRows,
+    AuditRows,
+    Database,
+):
     """The ledger: `with Ledger(url) as ledger` opens it and migrates it to the newest revision.
 
     Each method is one short transaction; when a write returns, it is on the disk. Times come in as arguments, aware.

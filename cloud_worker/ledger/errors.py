@@ -90,6 +90,15 @@ class UnknownRequestError(LedgerError):
         self.request_id = request_id
 
 
+class UnknownReleaseError(LedgerError):
+    """No release has this version."""
+
+    def __init__(self, version: int) -> None:
+        """Remember what was asked for."""
+        super().__init__(f"no release {version} in the ledger: `sliceloop status` lists them")
+        self.version = version
+
+
 class VersionTakenError(LedgerError):
     """A release of this version exists; versions only grow."""
 

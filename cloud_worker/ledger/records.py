@@ -12,6 +12,7 @@ Reader = Literal["edge", "second"]
 RequestState = Literal["open", "candidate", "failed"]
 DeadLetterState = Literal["open", "replayed", "discarded"]
 CandidateVerdict = Literal["pending", "accepted", "refused"]
+RolloutState = Literal["running", "paused", "complete", "superseded", "aborted", "withdrawn"]
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,75 @@ class EdgeRecord:
     status_at: datetime | None
     reported: Mapping[str, Any] | None
     reported_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far a release has come through the fleet; `ring` counts from 0."""
+
+    version: int
+    state: RolloutState
+    ring: int
+    ring_started_at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A manifest by which edges of the versions `returns_from` go back to `version`."""
+
+    id: int
+    version: int
+    returns_from: tuple[int, ...]
+    why: str
+    at: datetime
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An edge that runs one version, whatever is rolled out."""
+
+    site: str
+    edge: str
+    version: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class StoredAssignment:
+    """The newest assignment of an edge: `told_at` is when it first heard of this version; version 0 is none."""
+
+    site: str
+    edge: str
+    sequence: int
+    version: int
+    ring: str
+    manifest_sha256: str
+    envelope: bytes
+    issued_at: datetime
+    expires_at: datetime
+    told_at: datetime
+    progress: str
+    progress_at: datetime
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A labelled slice as a retraining saw it, and why it had been looked at; None where nobody disagreed."""
+
+    slice_id: str
+    site: str
+    edge: str
+    image_sha256: str
+    patient_key: str
+    source: str
+    label: Label
+    label_id: int
+    reviewer: str
+    labelled_at: datetime
+    disagreement: str | None
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)

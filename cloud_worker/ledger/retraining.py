@@ -8,9 +8,9 @@ from typing import Any, Literal
 from sqlalchemy import func, insert, select, update
 
 from cloud_worker.ledger.database import Database, insert_once
-from cloud_worker.ledger.errors import UnknownRequestError, VersionTakenError
+from cloud_worker.ledger.errors import UnknownReleaseError, UnknownRequestError, VersionTakenError
 from cloud_worker.ledger.records import Candidate, Release, RetrainDecision, StoredRequest
-from cloud_worker.ledger.tables import candidates, releases, retrain_decisions, retrain_requests
+from cloud_worker.ledger.tables import candidates, releases, retrain_decisions, retrain_requests, rollouts
 from protocol.messages import RetrainRequest, RetrainResult, UploadedFile
 
 
@@ -116,6 +116,13 @@ class RetrainingRows(Database):
         with self.write() as connection:
             return connection.execute(update(candidates).where(pending).values(values)).rowcount == 1
 
+    def refuse_accepted(self, request_id: str, reason: str, at: datetime) -> bool:
+        """Record that an accepted candidate is not released after all; return False when it is not accepted."""
+        accepted = (candidates.c.request_id == request_id) & (candidates.c.verdict == "accepted")
+        values = {"verdict": "refused", "reason": reason, "decided_at": at}
+        with self.write() as connection:
+            return connection.execute(update(candidates).where(accepted).values(values)).rowcount == 1
+
     def candidates(self) -> list[Candidate]:
         """Return all candidates, oldest first."""
         query = select(candidates).order_by(candidates.c.received_at)
@@ -140,6 +147,20 @@ class RetrainingRows(Database):
     def releases(self) -> list[Release]:
         """Return all releases, oldest first."""
         return [Release(**row) for row in self.rows(select(releases).order_by(releases.c.version))]
+
+    def release(self, version: int) -> Release:
+        """Return the release of this version; raises `UnknownReleaseError`."""
+        rows = self.rows(select(releases).where(releases.c.version == version))
+        if not rows:
+            raise UnknownReleaseError(version)
+        return Release(**rows[0])
+
+    def standing_release(self) -> Release | None:
+        """Return the release of the highest version that was neither withdrawn nor aborted."""
+        fallen = select(rollouts.c.version).where(rollouts.c.state.in_(("withdrawn", "aborted")))
+        query = select(releases).where(releases.c.version.not_in(fallen))
+        rows = self.rows(query.order_by(releases.c.version.desc()).limit(1))
+        return Release(**rows[0]) if rows else None
 
     def latest_release(self) -> Release | None:
         """Return the release of the highest version."""

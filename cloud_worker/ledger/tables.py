@@ -251,3 +251,64 @@ quarantined = Table(
     Column("at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("site", "edge", "kind", "sequence"),
 )
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("version", ForeignKey("releases.version"), primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("ring", Integer, nullable=False),
+    Column("ring_started_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Manifests of a release that take edges back to it; those of before stay, and the newest one counts.
+rollbacks = Table(
+    "rollbacks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", ForeignKey("releases.version"), nullable=False),
+    Column("returns_from", JSON, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("site", String(64), nullable=False),
+    Column("edge", String(64), nullable=False),
+    Column("version", ForeignKey("releases.version"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("site", "edge"),
+)
+
+# The newest of each edge. Version 0, without an envelope: nothing is assigned any more; the sequence goes on.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("site", String(64), nullable=False),
+    Column("edge", String(64), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("ring", Text, nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("issued_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("told_at", UtcDateTime, nullable=False),
+    # what the edge last reported of its way there, and since when it reports that
+    Column("progress", Text, nullable=False),
+    Column("progress_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("site", "edge"),
+)
+
+key_rotations = Table(
+    "key_rotations",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)

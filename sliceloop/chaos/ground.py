@@ -202,13 +202,17 @@ class Ground:
         self.wait("PostgreSQL answers", self._ledger_answers)
 
     def _release(self) -> list[str]:
-        bundle, config = str(self.folder / "second-model"), str(self._configs["worker"])
+        bundle, config = str(self.folder / "second-model"), str(self._configs["signer"])
         self.processes.add_env({"SLICELOOP_WORKER__LEDGER_URL": self.ledger_url})
         return ["sliceloop", "release", bundle, "--why", "chaos", "--config", config]
 
     def _start_workers(self) -> None:
         for name in WORKERS:
-            env = {"SLICELOOP_WORKER__NAME": name, "SLICELOOP_WORKER__DECIDES": str(name == WORKERS[0]).lower()}
+            env = {
+                "SLICELOOP_WORKER__NAME": name,
+                "SLICELOOP_WORKER__DECIDES": str(name == WORKERS[0]).lower(),
+                "SLICELOOP_WORKER__ROLLOUT__RINGS": '[{"name": "all", "share": 1}]',
+            }
             self.processes.start(name, self._by_its_clock(name, "worker", "worker"), {**env, **self._line(name)})
 
     def _start_edge(self, edge: str) -> None:

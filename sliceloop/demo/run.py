@@ -13,10 +13,10 @@ from rich.console import Console
 
 from broker.embedded import free_port
 from broker.settings import BrokerSettings
+from broker.trusted_keys import load_key_set
 from cloud_worker.embedded_s3 import credentials_env, prepare
 from cloud_worker.ledger import Ledger, Release
 from cloud_worker.object_store import ObjectStore, S3Settings
-from edge_agent.app import load_trusted_keys
 from edge_agent.outbox import Outbox
 from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
@@ -126,11 +126,14 @@ class _Demo:
             self._start_servers(processes, s3_state.port)
             configs = self._configure(f"http://127.0.0.1:{s3_state.port}")
             self._train_readers(processes)
-            self._release_first(processes, configs["worker"])
+            self._release_first(processes, configs["signer"])
             ledger = stack.enter_context(Ledger(f"sqlite:///{self._folder / 'ledger.sqlite'}"))
             for name in ("worker", "trainer", *EDGES):
                 command = "edge" if name in EDGES else name
                 processes.start(name, ["sliceloop", command, "--config", str(configs[name])])
+            # it stands for an engineer, who looks at the gate's figures and signs on a machine of their own
+            watch = ["sliceloop", "release", "--candidates", "--watch", "--config", str(configs["signer"])]
+            processes.start("signer", watch)
             self._screen.attach(self._broker)
             self._account.loop_started_s = time.monotonic()
             self._go_round(processes, ledger)
@@ -169,7 +172,7 @@ class _Demo:
         why = "first model of the demo, weak on purpose"
         processes.start("release", ["sliceloop", "release", bundle, "--why", why, "--config", str(config)])
         processes.wait_for_end("release", START_TIMEOUT_S)
-        self._screen.say("release 1 signed; starting worker, trainer and two edges")
+        self._screen.say("release 1 signed; starting worker, trainer, signer and two edges")
 
     def _go_round(self, processes: Processes, ledger: Ledger) -> None:
         scanner = Scanner(self._feeds)
@@ -285,8 +288,8 @@ class _Demo:
 
     def _reader(self, release: Release, store: ObjectStore) -> OnnxReader:
         """Load a release as an edge does, with the calibration that its manifest signs."""
-        trusted = load_trusted_keys(self._folder / "keys" / "trusted", 1)
-        manifest = Manifest.model_validate_json(verify(release.envelope, trusted))
+        keys = load_key_set(self._folder / "keys" / "trusted", 1)
+        manifest = Manifest.model_validate_json(verify(release.envelope, keys.release))
         calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
         return OnnxReader(store.get(release.files[MODEL_FILE]), calibration)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from protocol.labels import Label
 from sliceloop.demo.roles import Roles, deal
-from sliceloop.keys import new_keys
+from sliceloop.keys import KeyFolder, new_keys
 from training.data.labelled import LABELS_FILE, read_labels
 from training.data.phantom import Cohort, write_phantoms
 from training.data.slices import LabelledSlice
@@ -28,6 +28,8 @@ EDGE_ARCHITECTURE, SECOND_ARCHITECTURE = "squeezenet1_1_bn", "squeezenet1_0_bn"
 """What learns from scratch within a minute on one core; the second reader costs twice the edge's multiplications."""
 BATCH = 16
 RETRAIN_EPOCHS = 50
+SHADOW_SLICES, PROBATION_SLICES = 2, 4
+"""Few, so that the canary has done before the slices are at an end."""
 
 
 class NoImagesError(ValueError):
@@ -100,12 +102,13 @@ def write_labels(folder: Path, rows: Sequence[LabelledSlice]) -> None:
 def write_configs(stage: Stage, broker_port: int, s3_url: str, *, min_new_labels: int, seed: int) -> dict[str, Path]:
     """Write one TOML file a process, the keys and the site's secret; return the files by process name."""
     folder = stage.folder
-    new_keys(folder / "keys")
+    keys = new_keys(folder / "keys")
     secret = folder / "patient-secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
     broker = {"host": "127.0.0.1", "port": broker_port, "reconnect_max_s": 3.0}
-    configs: dict[str, dict[str, Any]] = {"worker": _worker(folder, s3_url, min_new_labels, seed)}
+    worker = _worker(folder, keys, s3_url, min_new_labels, seed)
+    configs: dict[str, dict[str, Any]] = {"worker": worker, "signer": _signer(keys, worker)}
     configs["trainer"] = {
         "trainer": {
             "work_dir": str(folder / "trainer"),
@@ -128,7 +131,7 @@ def inbox(folder: Path, edge: str) -> Path:
     return folder / edge / "inbox"
 
 
-def _worker(folder: Path, s3_url: str, min_new_labels: int, seed: int) -> dict[str, Any]:
+def _worker(folder: Path, keys: KeyFolder, s3_url: str, min_new_labels: int, seed: int) -> dict[str, Any]:
     return {
         "worker": {
             "ledger_url": f"sqlite:///{folder / 'ledger.sqlite'}",
@@ -143,9 +146,25 @@ def _worker(folder: Path, s3_url: str, min_new_labels: int, seed: int) -> dict[s
                 "seed": seed,
             },
             "disagreement": {"audit_share": 0.3},
-            "release": {"signing_key_file": str(folder / "keys" / "signing.pem"), "name": "sliceloop-demo"},
+            "assign_key_file": str(keys.assign),
+            "trusted_keys_dir": str(keys.trusted),
+            "rollout": {
+                "rings": [
+                    {"name": "canary", "edges": [f"{SITE}/{EDGES[0]}"], "abort_failures": 1, "min_s": 0},
+                    {"name": "all", "share": 1.0, "abort_failures": 1, "min_s": 0},
+                ],
+            },
         },
         "s3": {"endpoint_url": s3_url, "bucket": "sliceloop-demo"},
+    }
+
+
+def _signer(keys: KeyFolder, worker: dict[str, Any]) -> dict[str, Any]:
+    """Return what the engineer's machine is set to: it alone holds the release key, and no worker runs there."""
+    return {
+        "release": {"signing_key_files": [str(keys.signing)], "name": "sliceloop-demo"},
+        "worker": {"ledger_url": worker["worker"]["ledger_url"]},
+        "s3": worker["s3"],
     }
 
 
@@ -160,6 +179,8 @@ def _edge(folder: Path, edge: str, secret: Path) -> dict[str, Any]:
             "patient_secret_file": str(secret),
             "replay": {"folder": str(inbox(folder, edge)), "interval_s": 0.0},
             "heartbeat_s": 2.0,
+            "shadow_slices": SHADOW_SLICES,
+            "probation_slices": PROBATION_SLICES,
         }
     }
 
@@ -213,12 +234,23 @@ def _sha256(path: Path) -> str:
 
 
 def _toml(sections: dict[str, Any], prefix: str = "") -> str:
-    """Write nested tables of plain values; TOML's basic strings, numbers and booleans are written as in JSON."""
+    """Write nested tables of plain values; TOML's basic strings, numbers and booleans are written as in JSON.
+
+    Tables in a list are written inline.
+    """
     lines = []
     for name, value in sections.items():
         if isinstance(value, dict):
             plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
             nested = {key: item for key, item in value.items() if isinstance(item, dict)}
-            lines.append(f"[{prefix}{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in plain.items()))
+            lines.append(f"[{prefix}{name}]\n" + "".join(f"{k} = {_toml_value(v)}\n" for k, v in plain.items()))
             lines.append(_toml(nested, f"{prefix}{name}."))
     return "\n".join(line for line in lines if line)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml_value(item)}" for name, item in value.items()) + "}"
+    return json.dumps(value)

@@ -58,6 +58,8 @@ MIN_NEW_LABELS = 12
 PATIENT_SECRET = "0123456789abcdef" * 4
 """The same in every run, so that the same patients are held back."""
 
+COMMANDS = {"signer": ("release", "--candidates", "--watch")}
+"""Of services that are not named as their command."""
 QUICK = {
     "SLICELOOP_BROKER__RECONNECT_MIN_S": "0.1",
     "SLICELOOP_BROKER__RECONNECT_MAX_S": "0.5",
@@ -66,6 +68,7 @@ QUICK = {
     "SLICELOOP_EDGE__CHUNK_TIMEOUT_S": "1",
     "SLICELOOP_EDGE__PROBATION_SLICES": "2",
     "SLICELOOP_WORKER__STORE_RETRY_S": "0.3",
+    "SLICELOOP_WORKER__ROLLOUT__RINGS": '[{"name": "all", "share": 1, "min_s": 0}]',
     "SLICELOOP_WORKER__RETRAIN__COOLDOWN_S": "0",
     "SLICELOOP_WORKER__RETRAIN__SILENCE_S": "8",
     "SLICELOOP_WORKER__RETRAIN__HELD_BACK_SHARE": "0.4",
@@ -167,13 +170,13 @@ class Loop:
     def start(self, *names: str) -> None:
         """Start services by their names."""
         for name in names:
-            command = "edge" if name in EDGES else name
-            self._start(name, "sliceloop", command, "--config", str(self._configs[name]))
+            command = COMMANDS.get(name, ("edge",) if name in EDGES else (name,))
+            self._start(name, "sliceloop", *command, "--config", str(self._configs[name]))
 
     def release(self) -> None:
         """Release the network by hand, as an engineer does; whether it is better does not matter here."""
         self.wait("the S3 server answers", self._s3_answers)
-        bundle, config = str(self.folder / "second-model"), str(self._configs["worker"])
+        bundle, config = str(self.folder / "second-model"), str(self._configs["signer"])
         self._start("release", "sliceloop", "release", bundle, "--why", "a test", "--config", config)
         self.processes.wait_for_end("release", DEADLINE_S)
 
@@ -182,7 +185,7 @@ class Loop:
         self.start_broker()
         self.start_s3()
         self.release()
-        self.start("worker", "trainer", *EDGES)
+        self.start("worker", "trainer", "signer", *EDGES)
         self.streaming = True
         self.wait_for_new_slices()
 

@@ -12,8 +12,8 @@ from broker.messages import Inbound
 from cloud_worker.ledger import StoredRequest
 from protocol.codec import decode
 from protocol.messages import RetrainStatus
-from protocol.topics import FLEET_DESIRED, Kind, cloud_topic
-from sliceloop.demo.stage import EDGES
+from protocol.topics import Kind, cloud_topic, edge_topic
+from sliceloop.demo.stage import EDGES, SITE
 
 PROCESSES = ("edge-1", "edge-2", "worker", "trainer", "broker", "s3")
 ROUNDS = 3
@@ -95,7 +95,7 @@ def wait_for_candidate(loop: Loop, request: StoredRequest) -> None:
 
 def assert_desired_release_is_retained(loop: Loop) -> None:
     """The broker forgot what it retained, and was told again."""
-    with loop.listening(FLEET_DESIRED) as ear:
+    with loop.listening(edge_topic(SITE, EDGES[0], Kind.MODEL_DESIRED)) as ear:
         loop.wait("the desired release", lambda: bool(ear.heard()))
         latest = loop.ledger.latest_release()
         assert latest is not None

@@ -27,9 +27,10 @@ from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, image_key
 from cloud_worker.receiver import SUBSCRIPTIONS, Receiver
 from cloud_worker.release import Releasable, Release, make_release
+from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import store_release
 from cloud_worker.second_reader import SecondReader
-from cloud_worker.settings import ReleaseSettings, WorkerSettings
+from cloud_worker.settings import WorkerSettings
 from protocol.chunks import sha256_of
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError

@@ -1,0 +1,111 @@
+"""`sliceloop release`, `sign`, `withdraw` and `card`: what an engineer does with the release keys."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner
+
+from cloud_worker.card_facts import card_facts
+from cloud_worker.ledger import Ledger, LedgerUnavailableError
+from cloud_worker.model_card import model_card
+from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
+from cloud_worker.release_settings import ReleaseSettings
+from cloud_worker.releasing import ReleaseDesk
+from protocol.manifest import Manifest
+
+WATCH_S = 1.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where releases are kept, and how they are made."""
+
+    ledger_url: str
+    s3: S3Settings
+    settings: ReleaseSettings
+
+
+def release_bundle(places: Places, signers: Sequence[CryptoSigner], bundle: Path, why: str, page: Path | None) -> str:
+    """Sign a trained network past the gate; return what is to be said."""
+    with _desk(places, signers) as desk:
+        manifest = desk.release_bundle(bundle, why, datetime.now(UTC))
+        if page is not None:
+            page.write_text(_card(desk, manifest.version))
+    return _said(manifest, len(signers))
+
+
+def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Path | None, say: Say) -> int:
+    """Sign the candidate that waits; return how many were released."""
+    with _desk(places, signers) as desk:
+        manifests = desk.release_candidates(datetime.now(UTC))
+        for manifest in manifests:
+            say(_said(manifest, len(signers)))
+            if page is not None:
+                page.write_text(_card(desk, manifest.version))
+    return len(manifests)
+
+
+def watch_candidates(
+    places: Places, signers: Sequence[CryptoSigner], page: Path | None, say: Say, stop: threading.Event
+) -> None:
+    """Sign each candidate that the gate accepts until the stop; while ledger or store are away, wait."""
+    told = ""
+    while not stop.is_set():
+        try:
+            release_candidates(places, signers, page, say)
+            told = ""
+        except (LedgerUnavailableError, ObjectStoreUnreachableError) as error:
+            if str(error) != told:
+                told = str(error)
+                say(f"{told}; tried again every {WATCH_S:g} s")
+        stop.wait(WATCH_S)
+
+
+def add_signatures(places: Places, signers: Sequence[CryptoSigner], version: int) -> str:
+    """Add signatures to a version; return what is to be said."""
+    with _desk(places, signers) as desk:
+        count = desk.countersign(version)
+    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {len(signers)} more"
+
+
+def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why: str, to: int | None) -> str:
+    """Withdraw a version; return what is to be said."""
+    with _desk(places, signers) as desk:
+        back = desk.withdraw(version, why, to, datetime.now(UTC))
+    if back is None:
+        return f"version {version} is withdrawn: there is no release before it, edges that run it wait for the next"
+    left = ", ".join(map(str, back.returns_from))
+    return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}"
+
+
+def write_card(places: Places, version: int, file: Path | None) -> str:
+    """Return the model card of a release, or where it was written."""
+    with _desk(places, ()) as desk:
+        card = _card(desk, version)
+    if file is None:
+        return card
+    file.write_text(card)
+    return str(file)
+
+
+@contextmanager
+def _desk(places: Places, signers: Sequence[CryptoSigner]) -> Iterator[ReleaseDesk]:
+    store = ObjectStore(places.s3)
+    store.ensure_bucket()
+    with Ledger(places.ledger_url) as ledger:
+        yield ReleaseDesk(places.settings, store, ledger, signers)
+
+
+def _card(desk: ReleaseDesk, version: int) -> str:
+    return model_card(card_facts(desk.ledger, desk.store, version))
+
+
+def _said(manifest: Manifest, signatures: int) -> str:
+    deltas = "".join(f", delta {manifest.files[each.file].size:,} bytes" for each in manifest.deltas)
+    signed = f"{signatures} signature{'s' if signatures > 1 else ''}"
+    return f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}, {signed}{deltas}"
