@@ -10,13 +10,14 @@ import structlog
 from securesystemslib.signer import CryptoSigner
 
 from cloud_worker.card_facts import card_facts
+from cloud_worker.expected_changes import ExpectedChanges
 from cloud_worker.ledger import Candidate, Ledger, Rollback, Rollout
 from cloud_worker.ledger import Release as StoredRelease
 from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, card_key, index_key, model_key
 from cloud_worker.release import LeakedModelError, Releasable, Release, make_release, returning
 from cloud_worker.release_settings import ReleaseSettings
-from cloud_worker.retraining import INCUMBENT
+from cloud_worker.retraining import CHANGES, INCUMBENT
 from protocol.chunks import sha256_of
 from protocol.manifest import MODEL_FILE, Manifest, shown_manifest
 from protocol.signing import countersign, sign
@@ -120,13 +121,21 @@ class ReleaseDesk:
             metrics={"gate": candidate.gate},
         )
         checkpoint = self._judged(candidate, CHECKPOINT_FILE)
-        return self._release(network, checkpoint, candidate.gate or {}, candidate.request_id, now)
+        gate = candidate.gate or {}
+        changes = ExpectedChanges.model_validate(gate[CHANGES]) if gate.get(CHANGES) else None
+        return self._release(network, checkpoint, gate, candidate.request_id, now, changes)
 
     def _release(
-        self, network: Releasable, checkpoint: bytes, gate: Mapping[str, Any], request_id: str | None, now: datetime
+        self,
+        network: Releasable,
+        checkpoint: bytes,
+        gate: Mapping[str, Any],
+        request_id: str | None,
+        now: datetime,
+        changes: ExpectedChanges | None = None,
     ) -> Manifest:
         version = self.ledger.next_version()
-        release = make_release(network, version, self.settings, self.signers, now, self._bases())
+        release = make_release(network, version, self.settings, self.signers, now, self._bases(), changes)
         store_release(self.store, self.ledger, release, checkpoint, gate, request_id)
         self._write_card(version)
         log.info("released", version=version, sha256=release.manifest.model_ref.sha256[:12], request_id=request_id)

@@ -13,6 +13,7 @@ import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from cloud_worker.expected_changes import expected_changes, probabilities
 from cloud_worker.gate import GateVerdict, HeldBack, judge
 from cloud_worker.ledger import Candidate, LabelledSlice, Ledger, StoredRequest
 from cloud_worker.ledger import Release as StoredRelease
@@ -22,7 +23,7 @@ from cloud_worker.settings import WorkerSettings
 from protocol.chunks import sha256_of
 from protocol.errors import HashMismatchError
 from protocol.labels import LABELS
-from protocol.manifest import MODEL_FILE
+from protocol.manifest import MODEL_FILE, shown_manifest
 from protocol.messages import Dataset, DatasetSlice, HeldBackRule, RetrainRequest, RetrainResult
 from training.bundle import CHECKPOINT_FILE, REPORT_FILE
 from training.model.decode import ImageError, decode_image
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 INCUMBENT = "incumbent_version"
 """Among a gate's figures: the release that the candidate was judged against."""
+CHANGES = "changes"
+"""Among a gate's figures: how often the candidate answered otherwise, as `ExpectedChanges` says it."""
 UPLOADS = (MODEL_FILE, CHECKPOINT_FILE, REPORT_FILE)
 MAX_HELD_BACK_SLICES = 5_000
 MAX_REASON = 2_000
@@ -185,7 +188,7 @@ class Retraining:
         assert incumbent is not None, "a request is only made where there is a release"
         try:
             uploads = {name: self._uploaded(candidate, name) for name in UPLOADS}
-            verdict = self._gate(incumbent, uploads[MODEL_FILE])
+            verdict, changes = self._gate(incumbent, candidate, uploads[MODEL_FILE])
         except (ObjectMissingError, HashMismatchError, UnreadableNetworkError, ImageError) as error:
             reason = f"{type(error).__name__}: {error}"
             self._ledger.decide_candidate(candidate.request_id, "refused", reason, {}, now)
@@ -198,7 +201,7 @@ class Retraining:
                 key = model_key(sha256_of(uploads[name]), name)
                 self._store.put(key, uploads[name], "application/octet-stream")
         reason = "; ".join(verdict.reasons)
-        figures = {**verdict.model_dump(mode="json"), INCUMBENT: incumbent.version}
+        figures = {**verdict.model_dump(mode="json"), INCUMBENT: incumbent.version, CHANGES: changes}
         self._ledger.decide_candidate(candidate.request_id, word, reason, figures, now)
         log.info("candidate judged", request_id=candidate.request_id, verdict=word, reason=reason)
         if verdict.accepted:  # spoken of when an engineer has signed it
@@ -252,14 +255,24 @@ class Retraining:
             raise HashMismatchError(f"{name} in the object store is not what the trainer said it uploaded")
         return data
 
-    def _gate(self, incumbent: StoredRelease, candidate_model: bytes) -> GateVerdict:
+    def _gate(
+        self, incumbent: StoredRelease, candidate: Candidate, candidate_model: bytes
+    ) -> tuple[GateVerdict, dict[str, float] | None]:
         held_back = self._held_back()
         if not len(held_back.labels):
             nothing = np.zeros((0, len(LABELS)), np.float32)
-            return judge(nothing, nothing, held_back, self._settings.gate)
+            return judge(nothing, nothing, held_back, self._settings.gate), None
         theirs = self._logits(self._store.get(incumbent.files[MODEL_FILE]), held_back.pixels)
         ours = self._logits(candidate_model, held_back.pixels)
-        return judge(theirs, ours, held_back, self._settings.gate)
+        manifest = shown_manifest(incumbent.envelope)
+        changes = expected_changes(
+            probabilities(theirs, manifest.temperature),
+            probabilities(ours, candidate.temperature),
+            manifest.uncertain_below,
+            held_back.patients,
+        )
+        verdict = judge(theirs, ours, held_back, self._settings.gate)
+        return verdict, changes.model_dump() if changes is not None else None
 
     def _logits(self, model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         reader = OnnxReader(model, Calibration(), threads=self._settings.threads)

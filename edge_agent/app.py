@@ -72,7 +72,7 @@ def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Eve
         )
         slot.load_active()
         outbox = stack.enter_context(settings.outbox())
-        proving = Proving(stack.enter_context(StagingThread()), _trial(settings), in_a_thread)
+        proving = Proving(stack.enter_context(StagingThread()), _trial(settings, stop), in_a_thread)
         link = Link(settings, broker, identity, outbox, slot, trust, proving, f"sliceloop {version('sliceloop')}")
         inlet = stack.enter_context(open_inlet(settings, identity.boot_id, outbox, stop))
         originals = OriginalsPolicy(
@@ -191,13 +191,13 @@ def sole_user(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _trial(settings: EdgeSettings) -> Trial:
+def _trial(settings: EdgeSettings, stop: threading.Event) -> Trial:
     def trial(folder: Path, manifest: Manifest) -> None:
         calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
         bounds = TrialBounds(
             manifest.golden_tolerance, manifest.trial.latency_ms, manifest.trial.memory_mb, settings.trial_timeout_s
         )
-        try_model(folder, bounds, calibration=calibration, threads=settings.threads)
+        try_model(folder, bounds, calibration, threads=settings.threads, stopped=stop.is_set)
 
     return trial
 

@@ -189,7 +189,7 @@ class Download:
         missing = self.missing()
         if self._all is None:
             return None
-        runs = []
+        runs: list[Run] = []
         for name in set(urls) & set(self._chunks) & set(self._named()):
             if name != MODEL_FILE or self._delta is None:
                 runs += _runs(urls[name], self._chunks[name], missing)

@@ -1,6 +1,7 @@
 """Hold the network that reads slices now, on disk and in memory, so that it can be exchanged between two slices."""
 
 import contextlib
+import json
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 ENVELOPE_FILE = "manifest.dsse.json"
 ACTIVE_FILE = "active.json"
+COMPARISON_FILE = "comparison.json"
 INDEX_SUFFIX = ".index"
 """Of the file that lists another one's chunks."""
 KEPT_VERSIONS = 3
@@ -247,6 +249,18 @@ class ModelSlot:
             deaths_on_probation=0,
             failed=self._banned_with((failed,) if for_good else ()),
         )
+
+    def note_comparison(self, version: int, known: str) -> None:
+        """Remember what is known of a version's behaviour; raises `OSError`."""
+        write_durably(self.folder / COMPARISON_FILE, json.dumps({"version": version, "known": known}).encode())
+
+    def noted_comparison(self, version: int) -> str:
+        """Return what was noted of this very version, or nothing."""
+        try:
+            noted = json.loads((self.folder / COMPARISON_FILE).read_bytes())
+            return str(noted["known"]) if noted["version"] == version else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def forget(self, version: int) -> None:
         """Delete a release that failed its trial."""

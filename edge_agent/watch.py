@@ -42,17 +42,29 @@ def in_a_thread(
 class Watch:
     """One phase of a candidate's life, from `with` to its end; slices come from the reading thread."""
 
-    def __init__(self, candidate: ServedModel, incumbent: ServedModel, role: Role, silently: Silently) -> None:
-        """Begin a comparison; `role` says which of the two reads silently."""
-        self.version = candidate.manifest.version
-        self.comparison = Comparison.begin(
+    def __init__(
+        self,
+        candidate: ServedModel,
+        incumbent: ServedModel,
+        role: Role,
+        silently: Silently,
+        known: Comparison | None = None,
+    ) -> None:
+        """Begin a comparison, or go on with what is known; `role` says which of the two reads silently."""
+        self.comparison = known or Comparison.begin(
             candidate.manifest.probation, incumbent=f"release {incumbent.manifest.version}"
         )
+        self._known_pairs = self.comparison.pairs
         loud, silent = (incumbent, candidate) if role is Role.CANDIDATE else (candidate, incumbent)
         self._loud_version = loud.manifest.version
         self._pairs: deque[Paired] = deque(maxlen=MAX_WAITING_PAIRS)
         self._faults: deque[str] = deque(maxlen=1)
         self._silent = silently(silent.reader, role, self._pairs.append, self._faults.append)
+
+    @property
+    def pairs(self) -> int:
+        """Count the slices that were compared in this phase."""
+        return self.comparison.pairs - self._known_pairs
 
     @property
     def fault(self) -> str:

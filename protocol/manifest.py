@@ -38,7 +38,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(FileName)
 class ProbationBounds(Part):
     """What a network may do otherwise than its predecessor before an edge takes it back; shares are of slices, 0..1."""
 
-    max_disagreement: Probability = 0.35
+    max_disagreement: Probability = 0.25
     """Of the slices to which the predecessor gives a label, how many may get another one; for each label."""
     max_shift: Probability = 0.25
     """How many slices may get a label that the predecessor did not give them; for each label."""

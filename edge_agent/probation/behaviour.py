@@ -1,6 +1,6 @@
 """A candidate's behaviour beside the incumbent's on the same slices: the counts, and when they are out of bounds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol, Self
@@ -17,14 +17,24 @@ FEWEST_RECENT = 5
 COST_FLOOR_MS = 2.0
 """Differences of this size are the clock's and the cache's."""
 
+ONE_SIDED = 4
+"""A candidate contradicts a finding one-sidedly while it does so as many times as often as it finds what the incumbent
+did not. Where findings are rare, most that either network makes are false alarms, and two good networks have different
+ones: one then contradicts the other often, but makes as many of its own."""
+
+FINDINGS = tuple(label for label in LABELS if label is not Label.NORMAL)
+GROUPS: Mapping[str, tuple[Label, ...]] = {"findings": FINDINGS, **{label.value: (label,) for label in LABELS}}
+"""Labels whose contradiction is a signal of its own."""
+
 WEIGHTS = {"findings": 0.43, "all": 0.30, "label": 0.03, "shift": 0.02, "abstention": 0.06, "slow": 0.06}
 """Shares of the stake, 1 over all ten signals (three labels, three shifts). The mean of e-processes is one itself,
 under any dependence (Vovk and Wang 2021, "E-values: calibration, combination and applications"), so signals that speak
 together add up, which shares of alpha would not. Findings have the most because they are rare: with 80 % Normal one
 run of 54 meets no more than four in 50 slices, and these four have to do."""
-FOR_FINDINGS = Stakes(sure=0.92, clear=0.08, slight=0.0)
-FOR_ALL = Stakes(sure=0.0, clear=0.9, slight=0.1)
-FOR_OTHERS = Stakes(sure=0.5, clear=0.4, slight=0.1)
+FOR_FINDINGS: Stakes = {1.0: 0.92, 0.9: 0.08}
+FOR_LABELS: Stakes = {1.0: 0.7, 0.9: 0.3}
+FOR_ALL: Stakes = {1 / 3: 0.9, 1 / 9: 0.1}
+FOR_OTHERS: Stakes = {1.0: 0.5, 1 / 3: 0.4, 1 / 9: 0.1}
 
 
 class BoundsLike(Protocol):
@@ -50,9 +60,9 @@ class Bounds(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
     max_disagreement: float = Field(0.25, gt=0, lt=1)
-    """Share of slices that may get another label: of all, of those with a finding, and of each label."""
+    """Share of slices that may get another label: of all, and one-sidedly of those with a finding or with one label."""
     max_shift: float = Field(0.25, gt=0, lt=1)
-    """Share of slices without a label that may get it."""
+    """Share of all slices that may get a label which they did not have, for each label."""
     max_abstention: float = Field(0.25, gt=0, lt=1)
     """Share of slices that may be uncertain where they were not."""
     max_latency_ratio: float = Field(2.0, ge=1)
@@ -90,13 +100,13 @@ class Signal:
     where: str
     count: Count
     bound: float
-    weight: float
+    kind: str
     stakes: Stakes
 
     @property
     def evidence(self) -> float:
         """Return this signal's part of the fortune."""
-        return self.weight * evidence(self.count, self.bound, self.stakes)
+        return WEIGHTS[self.kind] * evidence(self.count, self.bound, self.stakes)
 
     def __str__(self) -> str:
         return (
@@ -114,6 +124,8 @@ class Comparison(BaseModel):
     pairs: int = 0
     said: dict[Label, dict[Label, int]] = {}
     """By the incumbent's label the candidate's, where the incumbent was certain: uncertainty claims nothing."""
+    contradicted: dict[str, Count] = {}
+    """By the name of a group of labels."""
     abstained: Count = Count()
     slow: Count = Count()
     recent_ms: tuple[float, ...] = ()
@@ -140,6 +152,7 @@ class Comparison(BaseModel):
         changes: dict[str, object] = {"pairs": self.pairs + 1, "recent_ms": recent}
         if not pair.incumbent.uncertain:
             changes["said"] = _one_more(self.said, pair.incumbent.label, pair.candidate.label)
+            changes["contradicted"] = self._contradicted(pair.incumbent.label, pair.candidate.label)
             changes["abstained"] = self.abstained.plus(pair.candidate.uncertain)
         if len(recent) >= FEWEST_RECENT:
             limit_ms = self.bounds.max_latency_ratio * median(recent) + COST_FLOOR_MS
@@ -159,7 +172,7 @@ class Comparison(BaseModel):
     @property
     def findings(self) -> int:
         """Count the compared slices in which the incumbent saw a finding."""
-        return sum(sum(self.said.get(label, {}).values()) for label in LABELS if label is not Label.NORMAL)
+        return self._times(FINDINGS, LABELS)
 
     @property
     def could_tell(self) -> bool:
@@ -168,42 +181,51 @@ class Comparison(BaseModel):
 
     def signals(self) -> Iterator[Signal]:
         """Yield each way to be out of bounds."""
-        bounds, findings = self.bounds, tuple(label for label in LABELS if label is not Label.NORMAL)
-        yield self._disagreement(LABELS, "all", FOR_ALL)
-        yield self._disagreement(findings, "findings", FOR_FINDINGS)
+        bounds, slices = self.bounds, self._times(LABELS, LABELS)
+        same = sum(self._times((label,), (label,)) for label in LABELS)
+        other = Count(trials=slices, events=slices - same)
+        yield Signal("gave another label", f"than {self.incumbent}", other, bounds.max_disagreement, "all", FOR_ALL)
+        for name, group in GROUPS.items():
+            yield self._contradiction(name, group)
         for label in LABELS:
-            yield self._disagreement((label,), "label", FOR_OTHERS)
-            yield self._shift(label)
-        certain, usual = f"where {self.incumbent} was certain", f"as {self.incumbent} usually is"
-        abstention = WEIGHTS["abstention"]
-        yield Signal("was uncertain", certain, self.abstained, bounds.max_abstention, abstention, FOR_OTHERS)
-        slow = f"was over {bounds.max_latency_ratio:g} times as slow"
-        yield Signal(slow, usual, self.slow, bounds.max_slow_share, WEIGHTS["slow"], FOR_OTHERS)
+            gained = Count(trials=slices, events=self._times(_but(label), (label,)))
+            where = f"where {self.incumbent} did not"
+            yield Signal(f"said {label}", where, gained, bounds.max_shift, "shift", FOR_OTHERS)
+        where = f"where {self.incumbent} was certain"
+        yield Signal("was uncertain", where, self.abstained, bounds.max_abstention, "abstention", FOR_OTHERS)
+        what, where = f"took over {bounds.max_latency_ratio:g} times as long", f"as {self.incumbent} usually does"
+        yield Signal(what, where, self.slow, bounds.max_slow_share, "slow", FOR_OTHERS)
 
     def _judge(self) -> str:
         if self.evidence < 1 / self.bounds.alpha:
             return ""
         return str(max(self.signals(), key=lambda signal: signal.evidence))
 
-    def _disagreement(self, given: tuple[Label, ...], kind: str, stakes: Stakes) -> Signal:
-        others = {
-            label: sum(self.said.get(incumbent, {}).get(label, 0) for incumbent in given if incumbent is not label)
-            for label in LABELS
-        }
-        trials = sum(sum(self.said.get(incumbent, {}).values()) for incumbent in given)
-        count = Count(trials=trials, events=sum(others.values()))
-        answers = [label for label, times in others.items() if times]
+    def _contradiction(self, name: str, group: tuple[Label, ...]) -> Signal:
+        answers = [label for label in LABELS if self._times([given for given in group if given is not label], (label,))]
         what = f"said {answers[0]}" if len(answers) == 1 else "gave another label"
-        where = f"where {self.incumbent} said {_or(given)}" if given != LABELS else f"than {self.incumbent}"
-        return Signal(what, where, count, self.bounds.max_disagreement, WEIGHTS[kind], stakes)
+        where = f"where {self.incumbent} said {' or '.join(group)}"
+        kind, stakes = ("findings", FOR_FINDINGS) if group is FINDINGS else ("label", FOR_LABELS)
+        count = self.contradicted.get(name, Count())
+        return Signal(what, where, count, self.bounds.max_disagreement, kind, stakes)
 
-    def _shift(self, label: Label) -> Signal:
-        others = tuple(other for other in LABELS if other is not label)
-        trials = sum(sum(self.said.get(other, {}).values()) for other in others)
-        events = sum(self.said.get(other, {}).get(label, 0) for other in others)
-        where = f"where {self.incumbent} said {_or(others)}"
-        count = Count(trials=trials, events=events)
-        return Signal(f"said {label}", where, count, self.bounds.max_shift, WEIGHTS["shift"], FOR_OTHERS)
+    def _contradicted(self, given: Label, answer: Label) -> dict[str, Count]:
+        """Count the slice in its groups where the slices before it say so: what is chosen by the past stays fair."""
+        counted = dict(self.contradicted)
+        for name, group in GROUPS.items():
+            if given in group and self._one_sided(group):
+                counted[name] = counted.get(name, Count()).plus(answer is not given)
+        return counted
+
+    def _one_sided(self, group: tuple[Label, ...]) -> bool:
+        others = [label for label in LABELS if label not in group]
+        same = sum(self._times((label,), (label,)) for label in group)
+        return self._times(group, LABELS) - same >= ONE_SIDED * self._times(others, group)
+
+    def _times(self, given: Iterable[Label], answers: Iterable[Label]) -> int:
+        """Count the slices in which the incumbent said one of the first and the candidate one of the second."""
+        wanted = tuple(answers)
+        return sum(self.said.get(label, {}).get(answer, 0) for label in given for answer in wanted)
 
 
 def findings_needed(bounds: BoundsLike) -> int:
@@ -222,5 +244,5 @@ def _one_more(said: dict[Label, dict[Label, int]], given: Label, answer: Label) 
     return {**said, given: {**row, answer: row.get(answer, 0) + 1}}
 
 
-def _or(labels: tuple[Label, ...]) -> str:
-    return " or ".join(labels)
+def _but(label: Label) -> list[Label]:
+    return [other for other in LABELS if other is not label]

@@ -10,7 +10,6 @@ Ramdas, McAuliffe and Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic c
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
@@ -31,21 +30,10 @@ class Count(BaseModel):
         return Count(trials=self.trials + 1, events=self.events + happened)
 
 
-@dataclass(frozen=True)
-class Stakes:
-    """How the stake of 1 is divided over rates above the bound: the larger the share, the sooner such a rate shows."""
-
-    sure: float
-    """On rate 1: the event in every trial. One trial without it, and this share is lost for good."""
-    clear: float
-    """On a third of the way from the bound to 1: for a bound of 25 % that is twice as many."""
-    slight: float
-    """On a ninth of the way: what shows in hundreds of trials only."""
-
-    def rates(self, bound: float) -> Mapping[float, float]:
-        """Return the share of the stake by rate."""
-        above = 1 - bound
-        return {1.0: self.sure, bound + above / 3: self.clear, bound + above / 9: self.slight}
+Stakes = Mapping[float, float]
+"""Shares of the stake of 1 by how far the rate lies on the way from the bound to 1, (0..1]: 1 is the event in every
+trial (one without it, and this share is lost for good), a third of the way is twice a bound of 25 %, and a ninth is
+what shows in hundreds of trials only. The larger the share, the sooner such a rate shows."""
 
 
 def evidence(count: Count, bound: float, stakes: Stakes) -> float:
@@ -53,7 +41,7 @@ def evidence(count: Count, bound: float, stakes: Stakes) -> float:
 
     The fortune of a mixture is the mixture of the fortunes, and each depends on the two counts alone: no past is kept.
     """
-    return math.fsum(share * _fortune(count, bound, rate) for rate, share in stakes.rates(bound).items() if share > 0)
+    return math.fsum(share * _fortune(count, bound, bound + way * (1 - bound)) for way, share in stakes.items())
 
 
 def _fortune(count: Count, bound: float, rate: float) -> float:

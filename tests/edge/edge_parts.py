@@ -128,7 +128,7 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
     """Build a network of 1 kB: logits are the slice's mean grey (0..1) times 1, 2, 3, plus a bias.
 
     fault: "dark" gives NaN for slices whose mean grey is below 0.2, "hang" never ends on them, "index" fails on any
-    slice that is not black.
+    slice that is not black, "hunger" takes 2 GB to read one, of which its file says nothing.
     """
     nodes = [
         helper.make_node("Cast", ["slice"], ["grey"], to=TensorProto.FLOAT),
@@ -159,12 +159,26 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
             helper.make_node("Gather", ["bias", "place"], ["beyond"], axis=0),
             helper.make_node("Add", ["classes", "beyond"], ["logits"]),
         ]
+    elif fault == "hunger":
+        nodes += [
+            helper.make_node("Mean", ["features"], ["brightness"]),
+            helper.make_node("ReduceMax", ["brightness"], ["some"], keepdims=0),
+            helper.make_node("Div", ["some", "some"], ["one"]),
+            helper.make_node("Mul", ["one", "many"], ["much"]),
+            helper.make_node("Cast", ["much"], ["count"], to=TensorProto.INT64),
+            helper.make_node("Unsqueeze", ["count", "first"], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["classes", "nothing"], ["logits"]),
+        ]
     else:
         nodes.append(helper.make_node("Identity", ["classes"], ["logits"]))
     constants = {
         "white": np.float32(255),
         "fifth": np.float32(0.2),
         "ages": np.float32(1e15),
+        "many": np.float32(5e8),
+        "first": np.array([0]),
         "weights": np.array([[1, 2, 3]], np.float32),
         "bias": np.array(bias, np.float32),
     }
@@ -453,9 +467,9 @@ def quiet_link(settings: EdgeSettings, identity: EdgeIdentity, outbox: Outbox, s
     return Link(settings, BrokerSettings(), identity, outbox, slot, trust, Proving(Now(), untried, AtOnce), "tests")
 
 
-def reading_of(model: ServedModel, seed: int = 0) -> ReadSlice:
+def reading_of(model: ServedModel, seed: int = 0, *, dark: bool = False) -> ReadSlice:
     """Read a slice as the loop does."""
-    frame = CapturedFrame(f"{seed}", slice_file(seed), "image/png", "tests", "a patient", NOW)
+    frame = CapturedFrame(f"{seed}", dark_slice() if dark else slice_file(seed), "image/png", "tests", "a patient", NOW)
     originals = OriginalsPolicy(send=False, send_dicom=False, max_bytes=0)
     return read_slice(frame, model, IDENTITY, 1, originals, lambda data: prepare(decode_image(data)))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.probation.evidence import Count, Stakes, evidence
 
-STAKES = [Stakes(0.92, 0.08, 0.0), Stakes(0.0, 0.9, 0.1), Stakes(0.5, 0.4, 0.1)]
+STAKES: list[Stakes] = [{1.0: 0.92, 0.9: 0.08}, {1 / 3: 0.9, 1 / 9: 0.1}, {1.0: 0.5, 1 / 3: 0.4, 1 / 9: 0.1}]
 BOUND = 0.25
 ALPHA = 0.01
 
@@ -57,7 +57,7 @@ def test_twice_the_bound_and_more_is_found_in_time(staked: Stakes) -> None:
 
 def test_events_in_every_trial_need_few_trials() -> None:
     """Four events in four trials multiply the share that was staked on rate 1 by 256."""
-    assert evidence(Count(trials=4, events=4), BOUND, Stakes(1, 0, 0)) == pytest.approx(256)
+    assert evidence(Count(trials=4, events=4), BOUND, {1.0: 1.0}) == pytest.approx(256)
 
 
 @given(counts, bounds, stakes)

@@ -1,0 +1,98 @@
+"""The behaviour bench: what it counts, prints and draws."""
+
+import io
+import random
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from protocol.labels import LABELS, Label
+from sliceloop.update_bench.behaviour import BehaviourRequest, bench_behaviour
+from sliceloop.update_bench.behaviour_report import show
+from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
+from sliceloop.update_bench.beside_cost import cost_beside
+from sliceloop.update_bench.kinds import MIXES, Match, Said, made_up, read_by_networks
+from training.model.preprocess import INPUT_PX
+from training.model.reader import Reading
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory: pytest.TempPathFactory) -> tuple[BehaviourResult, Path]:
+    folder = tmp_path_factory.mktemp("bench")
+    request = BehaviourRequest(runs=2, networks=False, json=folder / "result.json", plot=folder / "result.png")
+    return bench_behaviour(request), folder
+
+
+def test_every_kind_runs_on_every_mix(benched: tuple[BehaviourResult, Path]) -> None:
+    """A course for each, with as many runs as were asked for."""
+    courses = benched[0].courses
+    assert {(course.kind, course.mix) for course in courses} == {
+        (kind.name, mix) for kind in made_up() for mix in MIXES
+    }
+    assert {len(course.caught_at) for course in courses} == {2}
+
+
+def test_a_result_is_read_from_its_file(benched: tuple[BehaviourResult, Path]) -> None:
+    """The JSON holds everything."""
+    result, folder = benched
+    assert BehaviourResult.model_validate_json((folder / "result.json").read_bytes()) == result
+
+
+def test_the_picture_is_drawn(benched: tuple[BehaviourResult, Path]) -> None:
+    """A PNG with a column for each mix."""
+    with Image.open(benched[1] / "result.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > picture.height
+
+
+def test_the_tables_name_each_kind(benched: tuple[BehaviourResult, Path]) -> None:
+    """Bad and good candidates are printed with their shares."""
+    printed = io.StringIO()
+    show(benched[0], Console(file=printed, width=200))
+    assert all(kind.name in printed.getvalue() for kind in made_up())
+
+
+def test_a_share_counts_verdicts_up_to_a_slice() -> None:
+    """Runs without a verdict, or with a later one, do not count."""
+    course = Course(
+        kind="k", good=False, real=False, mix="m", slices=300, caught_at=(5, 50, 51, None), verdict="said so"
+    )
+    assert (course.share(50).hits, course.share(50).of) == (2, 4)
+    assert course.median_at == 50
+
+
+def test_the_same_seed_gives_the_same_slices() -> None:
+    """A run can be made again."""
+    for kind in made_up():
+        runs = [list(islice(kind.pairs(MIXES["balanced"], seed), 20)) for seed in (1, 1, 2)]
+        assert runs[0] == runs[1]
+        assert runs[0] != runs[2]
+
+
+def test_networks_are_compared_on_the_same_slices() -> None:
+    """Both answers of a pair are to one slice, which is truly of the label that was drawn."""
+    truth = [random.Random(number).choice(LABELS) for number in range(30)]
+    answers = {"first": [Said(label) for label in truth], "second": [Said(label, uncertain=True) for label in truth]}
+    (kind,) = read_by_networks([Match("second beside first", True, "second", "first")], answers, truth)
+    for pair in islice(kind.pairs((0.0, 1.0, 1.0), 0), 50):
+        assert pair.candidate.label is pair.incumbent.label
+        assert pair.candidate.label is not Label.NORMAL
+        assert pair.candidate.uncertain
+
+
+class _Quick:
+    def read(self, prepared: np.ndarray) -> Reading:
+        return Reading(Label.NORMAL, False, {Label.NORMAL: 1.0})
+
+
+def test_the_cost_of_reading_beside_is_measured_with_and_without() -> None:
+    """Without a silent reader nothing is compared; with one the intervals are those of the same loop."""
+    slices = [np.zeros((INPUT_PX, INPUT_PX), np.uint8)] * 20
+    alone, beside = (cost_beside(_Quick(), _Quick(), slices, duty) for duty in (None, 1.0))
+    assert alone.compared == 0
+    assert beside.compared <= 20
+    assert beside.interval_p50_ms > 0
