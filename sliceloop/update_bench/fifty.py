@@ -21,11 +21,13 @@ from cloud_worker.signing_keys import load_signer
 from sliceloop.chaos.mqtt_proxy import MqttProxy
 from sliceloop.demo.processes import Processes
 from sliceloop.keys import new_keys
-from sliceloop.update_bench.receivers import SITE
+from sliceloop.update_bench.receivers import CHUNK_TIMEOUT_S, SITE
 
 BUCKET = "sliceloop-bench"
 PROCESSES = 2
 TIMEOUT_S = 600.0
+REPEAT_AFTER = 0.5
+"""Of the time that edges wait for a chunk; by default it is 2 of 5 s."""
 
 
 class FiftyResult(BaseModel):
@@ -124,6 +126,8 @@ def _write_worker(folder: Path, port: int, url: str, assign_key: Path, trusted: 
         f'ledger_url = "sqlite:///{folder / "ledger.sqlite"}"',
         f'assign_key_file = "{assign_key}"',
         f'trusted_keys_dir = "{trusted}"',
+        "[worker.delivery]",
+        f"repeat_after_s = {REPEAT_AFTER * CHUNK_TIMEOUT_S}",
         "[[worker.rollout.rings]]",
         'name = "all"',
         "share = 1.0",
