@@ -7,6 +7,9 @@ from cloud_worker.token_bucket import TokenBucket
 
 MAX_WAITING = 20_000
 """Each is a topic and a place; what does not fit is asked for again."""
+MAX_REMEMBERED = 40_000
+"""Chunks for all whose last time is known."""
+MAX_LISTENERS = 2_000
 
 
 class Place(NamedTuple):
@@ -15,6 +18,27 @@ class Place(NamedTuple):
     key: str
     offset: int
     size: int
+
+
+class Listener:
+    """An edge that hears the chunks for all, since a moment on this machine's clock.
+
+    What was published since then is on its way to it, perhaps behind much else on a slow line: only when it asks for
+    the same chunk again has it been lost.
+    """
+
+    def __init__(self, since_s: float) -> None:
+        """Begin to listen."""
+        self._since_s = since_s
+        self._asked: set[str] = set()
+
+    def will_hear(self, topic: str, sent_s: float) -> bool:
+        """Tell whether a chunk that was published then is still on its way to this edge."""
+        if sent_s < self._since_s:
+            return False
+        lost = topic in self._asked
+        (self._asked.discard if lost else self._asked.add)(topic)
+        return not lost
 
 
 class ChunkQueue:
@@ -26,16 +50,33 @@ class ChunkQueue:
         self._bucket = TokenBucket(max_bytes_per_s)
         self._waiting: OrderedDict[str, Place] = OrderedDict()
         self._sent: OrderedDict[str, float] = OrderedDict()
+        self._listeners: OrderedDict[str, Listener] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many wait."""
         return len(self._waiting)
 
-    def add(self, topic: str, place: Place, now_s: float, *, for_all: bool) -> bool:
-        """Let a chunk wait for its turn; return False when it waits already, was sent just now, or finds no room."""
-        self._forget(now_s)
-        if topic in self._waiting or (for_all and topic in self._sent) or len(self._waiting) >= MAX_WAITING:
+    def listens(self, edge: str, now_s: float, *, fresh: bool) -> Listener:
+        """Return an edge as a listener; `fresh` says that it has only begun, and what went out before passed it by."""
+        if fresh or edge not in self._listeners:
+            self._listeners[edge] = Listener(now_s)
+        self._listeners.move_to_end(edge)
+        while len(self._listeners) > MAX_LISTENERS:
+            self._listeners.popitem(last=False)
+        return self._listeners[edge]
+
+    def add(self, topic: str, place: Place, now_s: float, listener: Listener | None = None) -> bool:
+        """Let a chunk wait for its turn; with a listener it is one for all.
+
+        Return False when it waits already, was sent just now, is on its way to the listener, or finds no room.
+        """
+        if topic in self._waiting or len(self._waiting) >= MAX_WAITING:
             return False
+        sent_s = self._sent.get(topic)
+        if listener is not None and sent_s is not None:
+            coming = listener.will_hear(topic, sent_s)
+            if coming or now_s - sent_s < self._repeat_after_s:
+                return False
         self._waiting[topic] = place
         return True
 
@@ -50,6 +91,8 @@ class ChunkQueue:
         self._bucket.spend(self._waiting.pop(topic).size)
         self._sent[topic] = now_s
         self._sent.move_to_end(topic)
+        while len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)
 
     def give_up(self, topic: str) -> None:
         """Take out what cannot be published."""
@@ -58,7 +101,3 @@ class ChunkQueue:
     def clear(self) -> None:
         """Forget all that waits: who still wants it asks again."""
         self._waiting.clear()
-
-    def _forget(self, now_s: float) -> None:
-        while self._sent and now_s - next(iter(self._sent.values())) >= self._repeat_after_s:
-            self._sent.popitem(last=False)

@@ -150,7 +150,8 @@ class Desk:
     def _on_get(self, address: Address, inbound: Inbound) -> None:
         wanted = decode(Kind.MODEL_GET, inbound.payload, inbound.user_properties).message
         assert isinstance(wanted, ChunkRequest)
-        now_s = time.monotonic()
+        now_s, edge = time.monotonic(), f"{address.site}/{address.edge}"
+        listener = self._chunks.listens(edge, now_s, fresh=wanted.fresh) if wanted.shared else None
         try:
             for sha256, place in self._shelf.find(wanted):
                 topic = (
@@ -158,7 +159,7 @@ class Desk:
                     if wanted.shared
                     else edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
                 )
-                self._chunks.add(topic, place, now_s, for_all=wanted.shared)
+                self._chunks.add(topic, place, now_s, listener)
         except (ObjectMissingError, ObjectRefusedError, BucketDeniedError) as error:  # an edge asks again
             log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
 

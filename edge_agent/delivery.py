@@ -88,6 +88,7 @@ class Delivery:
         self._follow_url(download, urls, now_s)
         if download.complete:
             return True
+        self.settle()  # first hear, then ask
         if self._by_url is None and (request := download.request(now_s)) is not None:
             self._request(request)
         return False

@@ -111,6 +111,8 @@ class Download:
     _all: dict[str, Chunk] | None = None
     _stalls: int = 0
     _unasked_at_s: float = -math.inf
+    _came_at_s: float = -math.inf
+    _fresh: bool = True
     _unwanted_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -149,10 +151,12 @@ class Download:
 
     def request(self, now_s: float) -> ChunkRequest | None:
         """Return what to ask for now; None while enough is on its way."""
-        if self.shared and now_s - self._unasked_at_s < FOLLOW * self.way.chunk_timeout_s:
+        timeout_s = self.way.chunk_timeout_s
+        if self.shared and now_s - self._unasked_at_s < FOLLOW * timeout_s:
             return None
         missing, asked = self.missing(), self._asked_at_s
-        late = [sha256 for sha256, at_s in asked.items() if now_s - at_s >= self.way.chunk_timeout_s]
+        # what came last counts: on a slow line chunks are not lost, but late, and asked for again they would be later
+        late = [sha256 for sha256, at_s in asked.items() if now_s - max(at_s, self._came_at_s) >= timeout_s]
         if late:
             self._stalls += 1
             self._flow.window_bytes = LEAST_WINDOW_BYTES
@@ -191,6 +195,7 @@ class Download:
             self._stalls = 0
         elif shared:
             self._unasked_at_s = now_s
+        self._came_at_s = now_s
         self._flow.came(len(data), now_s)
 
     def runs(self, urls: Mapping[str, str]) -> list[Run] | None:
@@ -207,6 +212,7 @@ class Download:
     def line_was_cut(self) -> None:
         """Ask again at once for what was on its way: each connection starts with empty hands."""
         self._asked_at_s.clear()
+        self._fresh = True
 
     def files(self, apply_delta: ApplyDelta) -> dict[str, bytes]:
         """Put the files together; raises `DamagedChunkError`, `TrustError` or `OSError`.
@@ -293,7 +299,8 @@ class Download:
             if places:
                 wanted[name] = to_bitmap(places)
         asked = tuple(sha256 for sha256 in due if sha256 in pieces)
-        return ChunkRequest(version=self.version, pieces=asked, wanted=wanted, shared=self.shared)
+        fresh, self._fresh = self._fresh, False
+        return ChunkRequest(version=self.version, pieces=asked, wanted=wanted, shared=self.shared, fresh=fresh)
 
     def _named(self) -> list[str]:
         return [*self.manifest.fetched, *([self._delta.file] if self._delta else [])]

@@ -218,6 +218,8 @@ class ChunkRequest(Message):
     """By file name: a bitmap of places, as `protocol.chunks.to_bitmap` writes it."""
     shared: bool = False
     """The edge hears chunks that are published for all; otherwise they are published for it alone."""
+    fresh: bool = False
+    """The edge has begun to hear them since it asked last: of what was published before it has nothing."""
 
     @model_validator(mode="after")
     def _wants_something(self) -> Self:
