@@ -9,7 +9,7 @@ from edge_agent.reports import Reports
 from edge_agent.trust import EdgeTrust
 from protocol.assignment import check_assigned, check_fresh
 from protocol.chunks import sha256_of
-from protocol.errors import BannedVersionError, FrozenError, TrustError, UnassignedReleaseError
+from protocol.errors import BannedVersionError, ExpiredManifestError, FrozenError, TrustError, UnassignedReleaseError
 from protocol.manifest import Manifest, trusted_manifest
 from protocol.messages import ModelPhase
 
@@ -71,7 +71,8 @@ class Desired:
             self._refuse(envelope, error)
         except TrustError as error:
             self._remember(envelope)
-            if error.version != self._slot.running_version:  # what runs here goes on, though it may have expired
+            runs_here = error.version == self._slot.running_version
+            if not (runs_here and isinstance(error, ExpiredManifestError)):  # what runs here goes on, though expired
                 self._reports.say(ModelPhase.REJECTED, error.version, named(error))
         else:
             return envelope, manifest

@@ -59,15 +59,15 @@ class Bounds(BaseModel):
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    max_disagreement: float = Field(0.25, gt=0, lt=1)
+    max_disagreement: float = Field(0.25, ge=0, le=1)
     """Share of slices that may get another label: of all, and one-sidedly of those with a finding or with one label."""
-    max_shift: float = Field(0.25, gt=0, lt=1)
+    max_shift: float = Field(0.25, ge=0, le=1)
     """Share of all slices that may get a label which they did not have, for each label."""
-    max_abstention: float = Field(0.25, gt=0, lt=1)
+    max_abstention: float = Field(0.25, ge=0, le=1)
     """Share of slices that may be uncertain where they were not."""
     max_latency_ratio: float = Field(2.0, ge=1)
     """A reading that costs more than so many times the incumbent's is slow."""
-    max_slow_share: float = Field(0.2, gt=0, lt=1)
+    max_slow_share: float = Field(0.2, ge=0, le=1)
     """Share of readings that may be slow."""
     alpha: float = Field(0.01, gt=0, lt=1)
     """Chance that a model within all bounds is ever called out of bounds."""
@@ -229,7 +229,12 @@ class Comparison(BaseModel):
 
 
 def findings_needed(bounds: BoundsLike) -> int:
-    """Return how many findings a probation has to meet before it can tell a model that calls everything Normal."""
+    """Return how many findings a probation has to meet before it can tell a model that calls everything Normal.
+
+    0 where the bounds allow just that.
+    """
+    if bounds.max_disagreement >= 1:
+        return 0
     needed = 1
     while (
         WEIGHTS["findings"] * evidence(Count(trials=needed, events=needed), bounds.max_disagreement, FOR_FINDINGS)

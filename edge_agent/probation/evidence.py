@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 LARGEST_LOG = 690.0
 """Of a fortune: exp() of more overflows; evidence of this size has long decided."""
 
+LEAST_BOUND = 1e-9
+
 
 class Count(BaseModel):
     """How many trials there were, and in how many the event happened: all that the evidence depends on."""
@@ -39,8 +41,12 @@ what shows in hundreds of trials only. The larger the share, the sooner such a r
 def evidence(count: Count, bound: float, stakes: Stakes) -> float:
     """Return what a stake of 1 has become, from 0; expected to be 1 at most while the rate is within the bound (0..1).
 
+    A bound of 1 allows everything, and one of 0 nothing: then a single event is more than enough.
     The fortune of a mixture is the mixture of the fortunes, and each depends on the two counts alone: no past is kept.
     """
+    if bound >= 1:
+        return 1.0
+    bound = max(bound, LEAST_BOUND)
     return math.fsum(share * _fortune(count, bound, bound + way * (1 - bound)) for way, share in stakes.items())
 
 

@@ -39,6 +39,7 @@ from edge_agent.settings import EdgeSettings
 from edge_agent.staging import Trial
 from edge_agent.trust import EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
+from edge_agent.watch import Silently
 from protocol.assignment import Assignment
 from protocol.chunks import cut, describe, from_bitmap, sha256_of
 from protocol.labels import LABELS
@@ -386,6 +387,7 @@ class TalkingUpdater:
         probation_slices: int = PROBATION_SLICES,
         way: Way | None = None,
         trial: Trial = untried,
+        silently: Silently = AtOnce,
         urls: bool = False,
     ) -> None:
         self.slot = slot
@@ -401,7 +403,7 @@ class TalkingUpdater:
             self.trust,
             Pace(shadow_slices, probation_slices, way or Way(CHUNK_TIMEOUT_S), urls=urls),
             Voice(self.reports.append, self.requests.append, self.shared.append),
-            Proving(Now(), trial, AtOnce),
+            Proving(Now(), trial, silently),
         )
 
     @property

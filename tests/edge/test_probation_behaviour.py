@@ -125,6 +125,18 @@ def test_bounds_may_be_any_object_that_has_them() -> None:
     assert not _after(comparison, stream(differing(0.5), BALANCED, 3), 300).verdict()
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_bounds_of_nothing_and_of_everything_are_bounds(share: float) -> None:
+    """A manifest may allow no difference, then one is too many; or any, then none is."""
+    bounds = Bounds(max_disagreement=share, max_shift=share, max_abstention=share, max_slow_share=share)
+    same_so_far = _after(Comparison.begin(bounds), stream(same, BALANCED, 1), 4)  # fewer than there is a median of
+    assert not same_so_far.verdict()
+    after_one = same_so_far.with_pair(Paired(Said(COVID), Said(NORMAL), 10, 10))
+    assert bool(after_one.verdict()) is (share == 0)
+    assert findings_needed(bounds) == (1 if share == 0 else 0)
+    assert bool(_after(after_one, stream(at_random, BALANCED, 1), 100).verdict()) is (share == 0)
+
+
 def test_uncertain_incumbents_say_nothing_about_labels() -> None:
     """Where the incumbent was uncertain, another label is no disagreement."""
     comparison = Comparison.begin(Bounds())
