@@ -12,7 +12,7 @@ from rich.table import Table
 
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE
 from sliceloop.update_bench.moved import Files, Moved, moved
-from sliceloop.update_bench.networks import BASE, HEAD, INT8, SGD, UpdatePlan, make_networks
+from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, SGD, UpdatePlan, make_networks
 from training.half import with_half_weights
 from training.layout import segments_between
 from training.model.delta import apply_delta, make_delta

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from sliceloop.update_bench.bytes_moved import UpdateBytes, measure_bytes, table
-from sliceloop.update_bench.networks import UpdatePlan
+from sliceloop.update_bench.update_pairs import UpdatePlan
 from training.durable import write_atomically
 
 

@@ -11,7 +11,7 @@ from protocol.manifest import MODEL_FILE
 from protocol.messages import MAX_CHUNK_BYTES
 from sliceloop.update_bench.bytes_moved import CHUNKS, DELTA, FLOAT16, FLOAT32, FULL, measure_bytes, table
 from sliceloop.update_bench.moved import INDEX_PIECE_ENTRIES, MANIFEST_BYTES, moved
-from sliceloop.update_bench.networks import BASE, HEAD, INT8, SGD, UpdatePlan
+from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, SGD, UpdatePlan
 
 ENTRY_BYTES = 36
 
