@@ -26,8 +26,8 @@ def show_history(ledger_url: str) -> None:
         rollouts = {each.version: each for each in ledger.rollouts()}
         for release in ledger.releases():
             when, why = f"{release.released_at:%F %T}", gate_words(release.gate)
-            row = (str(release.version), release.name, release.sha256[:12], when, why)
-            releases.add_row(*row, _state(rollouts.get(release.version)))
+            state = _state(rollouts.get(release.version))
+            releases.add_row(str(release.version), release.name, release.sha256[:12], when, why, state)
     for table in (decisions, candidates, releases):
         console.print(table)
 
