@@ -251,7 +251,7 @@ def test_signatures_are_gathered_one_after_the_other() -> None:
 def test_who_means_a_release_signs_no_set_of_keys() -> None:
     """An envelope of another type than is meant gets no further signature, whatever is in it."""
     keys = sign(PAYLOAD, [ALICE], ROTATION_PAYLOAD_TYPE)
-    with pytest.raises(EnvelopeError, match="is not application/vnd.sliceloop.manifest"):
+    with pytest.raises(EnvelopeError, match=r"is not application/vnd\.sliceloop\.manifest"):
         countersign(keys, [BOB])
     both = countersign(keys, [BOB], ROTATION_PAYLOAD_TYPE)
     assert verify(both, trust(ALICE, BOB, threshold=2), ROTATION_PAYLOAD_TYPE) == PAYLOAD
