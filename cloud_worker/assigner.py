@@ -55,26 +55,28 @@ class Assigner:
         self._stuck: set[tuple[EdgeId, int]] = set()
         self._told = ""
 
-    def step(self, now: datetime) -> None:
-        """Decide for the whole fleet; what it is to hear waits in `untold`."""
+    def step(self, now: datetime) -> bool:
+        """Decide for the whole fleet; what it is to hear waits in `untold`. True when more is to be signed."""
         keys = self._chain.follow()
         if rotations := self._chain.message():
             self._tell(FLEET_KEYS, rotations)
         if not self._may_assign(keys):
-            return
+            return False
         standing = self._standing(keys)
         stored = {(each.site, each.edge): each for each in self._ledger.assignments()}
         records = self._ledger.edges()
         fleet = self._fleet(standing, stored, records, now)
         found = plan(fleet, self._settings.rollout, now)
         if not self._save_rollouts(fleet, found):
-            return  # a person was quicker: decided anew in the next step
+            return True  # a person was quicker: decided anew in the next step
         reported = {(each.site, each.edge): each.reported or {} for each in records}
-        stored |= self._assign(found, standing, stored, reported, now)
+        signed = self._assign(found, standing, stored, reported, now)
+        stored |= signed
         self._note_progress(stored, reported, now)
         self._name_stuck(found)
         for assignment in stored.values():
             self._publish(assignment, standing)
+        return len(signed) == MAX_SIGNED_A_STEP
 
     def untold(self) -> Iterator[Outbound]:
         """Yield what is to be published, one by one; each counts as published when the next one is asked for."""

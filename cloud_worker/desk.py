@@ -197,8 +197,8 @@ class Desk:
         if self._assigner is None or now_s < self._next_fleet_s:
             return
         began_s = time.monotonic()
-        self._assigner.step(now)
-        self._next_fleet_s = now_s + (time.monotonic() - began_s) / FLEET_SHARE
+        more = self._assigner.step(now)
+        self._next_fleet_s = now_s if more else now_s + (time.monotonic() - began_s) / FLEET_SHARE
 
     def _publish_fleet(self) -> None:
         """Publish what the window allows of assignments, releases and keys; what is left follows."""

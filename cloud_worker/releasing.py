@@ -19,8 +19,9 @@ from cloud_worker.release import LeakedModelError, Releasable, Release, make_rel
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import CHANGES, INCUMBENT
 from protocol.chunks import sha256_of
+from protocol.errors import EnvelopeError, HashMismatchError
 from protocol.manifest import MODEL_FILE, Manifest, shown_manifest
-from protocol.signing import countersign, sign
+from protocol.signing import TrustedKeys, countersign, sign, verify
 from training.bundle import CHECKPOINT_FILE, Bundle, read_bundle
 
 log = structlog.get_logger()
@@ -46,6 +47,8 @@ class ReleaseDesk:
     store: ObjectStore
     ledger: Ledger
     signers: Sequence[CryptoSigner]
+    trusted: TrustedKeys | None = None
+    """Whose signatures count, where the engineer has the trust folder; else those of the signers themselves."""
 
     def release_bundle(self, folder: Path, why: str, now: datetime) -> Manifest:
         """Sign a trained network and enter it as the next release, past the gate; raises what its parts raise."""
@@ -89,7 +92,7 @@ class ReleaseDesk:
         if target is None:
             self.ledger.withdraw(withdrawn, None)
             return None
-        manifest = shown_manifest(self.ledger.release(target).envelope)
+        manifest = self._signed_before(self.ledger.release(target).envelope, target)
         newer = {each for each in good if each > version}  # they stand: no way back from them, and no ban
         left = [each for each in released if each > target and each not in newer]
         back = returning(manifest, left[-MAX_RETURNS:], self.settings, now)
@@ -98,12 +101,17 @@ class ReleaseDesk:
         return back
 
     def countersign(self, version: int) -> int:
-        """Add our signatures to all that a release's keys signed of a version; return how many manifests those are."""
+        """Add our signatures to all that a release's keys signed of a version; return how many manifests those are.
+
+        Raises the `TrustError` that says why something in the ledger is not what it says.
+        """
         release = self.ledger.release(version)
+        rollbacks = [each for each in self.ledger.rollbacks() if each.version == version]
+        for envelope in (release.envelope, *(each.envelope for each in rollbacks)):
+            self._signed_before(envelope, version)
         signed = countersign(release.envelope, self.signers)
         if not self.ledger.replace_release_envelope(version, release.envelope, signed):
             raise SigningRaceError(f"somebody else signed version {version} at this moment: sign again")
-        rollbacks = [each for each in self.ledger.rollbacks() if each.version == version]
         for each in rollbacks:
             added = countersign(each.envelope, self.signers)
             if not self.ledger.replace_rollback_envelope(each.id, each.envelope, added):
@@ -148,7 +156,20 @@ class ReleaseDesk:
 
     def _judged(self, candidate: Candidate, name: str) -> bytes:
         """Return a file as the gate judged it, whatever lies at the upload's address by now."""
-        return self.store.get(model_key(candidate.files[name].sha256, name))
+        key = model_key(candidate.files[name].sha256, name)
+        data = self.store.get(key)
+        if sha256_of(data) != candidate.files[name].sha256:
+            raise HashMismatchError(f"{key} in the object store is not what the gate judged")
+        return data
+
+    def _signed_before(self, envelope: bytes, version: int) -> Manifest:
+        """Return the manifest that a release key has signed: a ledger is not believed, whoever wrote to it."""
+        keys = self.trusted.keys if self.trusted else tuple(signer.public_key for signer in self.signers)
+        verify(envelope, TrustedKeys(keys))
+        manifest = shown_manifest(envelope)
+        if manifest.version != version:
+            raise EnvelopeError(f"release {version} in the ledger holds the manifest of version {manifest.version}")
+        return manifest
 
     def _stale(self, candidate: Candidate) -> str:
         """Say why a candidate's judgement does not count any more; nothing where it does."""

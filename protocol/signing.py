@@ -67,9 +67,15 @@ def sign(payload: bytes, signers: Sequence[CryptoSigner], payload_type: str = MA
     return _signed(Envelope(payload, payload_type, {}), signers)
 
 
-def countersign(envelope: bytes, signers: Sequence[CryptoSigner]) -> bytes:
-    """Return the envelope with further signatures over the same payload; raises `EnvelopeError`."""
-    return _signed(_parse(envelope), signers)
+def countersign(envelope: bytes, signers: Sequence[CryptoSigner], payload_type: str = MANIFEST_PAYLOAD_TYPE) -> bytes:
+    """Return the envelope with further signatures over the same payload.
+
+    Raises `EnvelopeError`, for an envelope of another type too: nobody signs a set of keys who means a release.
+    """
+    parsed = _parse(envelope)
+    if parsed.payload_type != payload_type:
+        raise EnvelopeError(f"payload type {parsed.payload_type[:80]!r} is not {payload_type}")
+    return _signed(parsed, signers)
 
 
 def verify(envelope: bytes, trusted: TrustedKeys, payload_type: str = MANIFEST_PAYLOAD_TYPE) -> bytes:

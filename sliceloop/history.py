@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from cloud_worker.ledger import Ledger
+from cloud_worker.ledger import Ledger, Rollout
+from cloud_worker.lineage import gate_words
 
 SHOWN_DECISIONS = 20
 
@@ -20,11 +21,18 @@ def show_history(ledger_url: str) -> None:
         for candidate in ledger.candidates():
             row = candidate.request_id[:12], candidate.architecture, candidate.verdict, candidate.reason
             candidates.add_row(*row)
-        releases = Table("version", "name", "sha256", "released", "gate", title="releases", title_justify="left")
+        columns = ("version", "name", "sha256", "released", "gate", "rollout")
+        releases = Table(*columns, title="releases", title_justify="left")
+        rollouts = {each.version: each for each in ledger.rollouts()}
         for release in ledger.releases():
-            gate = release.gate or {}
-            why = gate.get("by hand") or "; ".join(gate.get("reasons", ()))
-            when = f"{release.released_at:%F %T}"
-            releases.add_row(str(release.version), release.name, release.sha256[:12], when, str(why))
+            when, why = f"{release.released_at:%F %T}", gate_words(release.gate)
+            state = _state(rollouts.get(release.version))
+            releases.add_row(str(release.version), release.name, release.sha256[:12], when, why, state)
     for table in (decisions, candidates, releases):
         console.print(table)
+
+
+def _state(rollout: Rollout | None) -> str:
+    if rollout is None:
+        return "not rolled out"
+    return f"{rollout.state}: {rollout.reason}" if rollout.reason else rollout.state

@@ -11,9 +11,9 @@ from securesystemslib.signer import CryptoSigner
 
 from broker.trusted_keys import ASSIGN_FOLDER, TrustedKeysError, public_keys
 from edge_agent.outbox.cipher import KEY_BYTES
-from protocol.errors import SignatureError
+from protocol.errors import KeyRotationError, SignatureError
 from protocol.rotation import KeyRotation, KeySet, rotate, sign_rotation
-from protocol.signing import countersign, generate_signer, public_key_json
+from protocol.signing import ROTATION_PAYLOAD_TYPE, countersign, generate_signer, payload_of, public_key_json
 
 SIGNING_FILE, ASSIGN_FILE, TRUSTED_FOLDER = "signing.pem", "assign.pem", "trusted"
 
@@ -76,8 +76,14 @@ def rotation(keys: KeySet, new: Path, threshold: int, now: datetime) -> KeyRotat
 
 
 def signed_rotation(wanted: KeyRotation, begun: bytes | None, signers: Sequence[CryptoSigner]) -> bytes:
-    """Sign a rotation, or add to the signatures that others began with."""
-    return countersign(begun, signers) if begun else sign_rotation(wanted, signers, ())
+    """Sign a rotation, or add to the signatures that others began with; raises `KeyRotationError` for another one."""
+    if not begun:
+        return sign_rotation(wanted, signers, ())
+    signed = countersign(begun, signers, ROTATION_PAYLOAD_TYPE)
+    found = KeyRotation.model_validate_json(payload_of(begun))
+    if found != wanted.model_copy(update={"created_at": found.created_at}):
+        raise KeyRotationError("the file with signatures holds another rotation than the folder: begin with a new file")
+    return signed
 
 
 def missing_signatures(keys: KeySet, envelope: bytes) -> str:

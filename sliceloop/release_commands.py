@@ -129,7 +129,7 @@ def _places(config: Path | None) -> "Places":
 
     worker = read_section(config, "worker", WorkerSettings)
     s3, settings = read_section(config, "s3", S3Settings), read_section(config, "release", ReleaseSettings)
-    return Places(worker.ledger_url, s3, settings)
+    return Places(worker.ledger_url, s3, settings, worker.trusted_keys_dir, worker.trusted_threshold)
 
 
 def _existing_places(config: Path | None) -> "Places":

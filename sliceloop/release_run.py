@@ -9,7 +9,9 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
+from broker.trusted_keys import load_key_set
 from cloud_worker.card_facts import card_facts
+from cloud_worker.key_chain import KeyChain
 from cloud_worker.ledger import Ledger, LedgerUnavailableError
 from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
@@ -28,6 +30,8 @@ class Places:
     ledger_url: str
     s3: S3Settings
     settings: ReleaseSettings
+    trust_folder: Path | None = None
+    threshold: int = 1
 
 
 def release_bundle(places: Places, signers: Sequence[CryptoSigner], bundle: Path, why: str, page: Path | None) -> str:
@@ -98,7 +102,10 @@ def _desk(places: Places, signers: Sequence[CryptoSigner]) -> Iterator[ReleaseDe
     store = ObjectStore(places.s3)
     store.ensure_bucket()
     with Ledger(places.ledger_url) as ledger:
-        yield ReleaseDesk(places.settings, store, ledger, signers)
+        trusted = None
+        if places.trust_folder is not None:
+            trusted = KeyChain(load_key_set(places.trust_folder, places.threshold), ledger).follow().release
+        yield ReleaseDesk(places.settings, store, ledger, signers, trusted)
 
 
 def _card(desk: ReleaseDesk, version: int) -> str:

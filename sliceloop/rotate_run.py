@@ -9,9 +9,9 @@ from securesystemslib.signer import CryptoSigner
 from broker.trusted_keys import TrustedKeysError, load_key_set
 from cloud_worker.ledger import Ledger
 from cloud_worker.settings import WorkerSettings
-from protocol.errors import TooFewSignaturesError
+from protocol.errors import TooFewSignaturesError, TrustError
 from protocol.rotation import KeySet, follow, rotate
-from protocol.signing import countersign
+from protocol.signing import countersign, verify
 from sliceloop.keys import missing_signatures, rotation, signed_rotation
 
 
@@ -35,7 +35,7 @@ def rotate_keys(
         if missing := missing_signatures(keys, envelope):
             return _keep(gathered, envelope, missing)
         following = rotate(keys, envelope)
-        _countersign_all(ledger, new_signers)
+        _countersign_all(ledger, keys, new_signers)
         ledger.add_key_rotation(following.version, envelope, now)
     return _said(following, new)
 
@@ -47,12 +47,22 @@ def _keep(gathered: Path | None, envelope: bytes, missing: str) -> str:
     return f"{gathered}: {missing}; the next one signs by the same command with its own --key or --new-key"
 
 
-def _countersign_all(ledger: Ledger, signers: Sequence[CryptoSigner]) -> None:
-    """Sign what was released before by the new keys too: by the old ones alone it would not be trusted any more."""
+def _countersign_all(ledger: Ledger, old: KeySet, signers: Sequence[CryptoSigner]) -> None:
+    """Sign what the old keys released by the new ones too: by the old ones alone it would not be trusted any more."""
     for release in ledger.releases():
-        ledger.replace_release_envelope(release.version, release.envelope, countersign(release.envelope, signers))
+        if _trusted(release.envelope, old):
+            ledger.replace_release_envelope(release.version, release.envelope, countersign(release.envelope, signers))
     for rollback in ledger.rollbacks():
-        ledger.replace_rollback_envelope(rollback.id, rollback.envelope, countersign(rollback.envelope, signers))
+        if _trusted(rollback.envelope, old):
+            ledger.replace_rollback_envelope(rollback.id, rollback.envelope, countersign(rollback.envelope, signers))
+
+
+def _trusted(envelope: bytes, keys: KeySet) -> bool:
+    try:
+        verify(envelope, keys.release)
+    except TrustError:
+        return False
+    return True
 
 
 def _said(keys: KeySet, new: Path) -> str:

@@ -28,7 +28,7 @@ CLOUD_KINDS = (Kind.RETRAIN_STATUS, Kind.RETRAIN_RESULT)
 SUBSCRIPTIONS = (
     *(topics.every_edge(kind) for kind in EDGE_KINDS),
     *(topics.cloud_topic(kind) for kind in CLOUD_KINDS),
-    topics.FLEET_DESIRED,
+    topics.every_edge(Kind.MODEL_DESIRED),
 )
 SHOWN_KINDS = frozenset({*EDGE_KINDS, *CLOUD_KINDS})
 PLAIN_LINE_EVERY_S = 5.0
@@ -63,6 +63,8 @@ class Dashboard:
 
     def _apply(self, inbound: Inbound, now: datetime) -> None:
         address = topics.parse(inbound.topic)
+        if address.kind is Kind.MODEL_DESIRED and not inbound.payload:
+            return  # taken off the topic: the release was withdrawn
         if address.kind is Kind.MODEL_DESIRED:
             self.state.apply(address, read_announcement(inbound.payload), now)
         elif address.kind in SHOWN_KINDS:

@@ -122,8 +122,10 @@ def _update(edge: EdgeRow, bar_width: int) -> Text:
         case ModelPhase.DOWNLOADING:
             done = edge.chunks_done / edge.chunks_total if edge.chunks_total else 0.0
             return Text.assemble((f"↓ {desired} ", GOOD), (f"{percent(done)} ", INK), bar(done, bar_width, GOOD))
-        case ModelPhase.TESTING | ModelPhase.PROBATION:
+        case ModelPhase.TESTING:
             return Text(f"{desired} {edge.phase}", GOOD)
+        case ModelPhase.SHADOW | ModelPhase.PROBATION:
+            return Text(f"{desired} {edge.phase} {edge.compared or ''}".rstrip(), GOOD)
         case ModelPhase.REJECTED | ModelPhase.ROLLED_BACK:
             return Text(f"✗ {desired} {edge.phase}" if edge.desired_version else f"✗ {edge.phase}", BAD)
         case _:

@@ -124,6 +124,8 @@ class EdgeRow:
     desired_version: int = 0
     chunks_done: int = 0
     chunks_total: int = 0
+    compared: int = 0
+    """Slices that the desired release and its predecessor have both read."""
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ class DashboardState:
             desired_version=bounded(report.desired_version),
             chunks_done=bounded(report.chunks_done),
             chunks_total=bounded(report.chunks_total),
+            compared=bounded(report.compared),
             last_seen=_latest(edge.last_seen, min(report.at, received_at) if retained else received_at),
         )
         self._keep(edge)

@@ -190,6 +190,7 @@ class _Demo:
                 self._review(ledger)
                 self._note_swaps(ledger)
                 hold_reserve = self._stage.labelled and not self._settled(ledger)
+                self._hold_tails(ledger, hold_reserve)
                 done = self._is_done(ledger, scanner)
             requested = bool(ledger.last_request_at())
             scanner.step(now_s, requested=requested, hold_reserve=hold_reserve)
@@ -213,6 +214,20 @@ class _Demo:
                 feed.swapped_at = feed.given
                 self._screen.say(f"{edge} reads with release {_version_read(ledger, edge)}")
 
+    def _hold_tails(self, ledger: Ledger, unsettled: bool) -> None:
+        """Keep slices for the new release: without any an edge has nothing to compare it by, and never swaps."""
+        latest = ledger.latest_release()
+        told = {each.edge: each.version for each in ledger.assignments()}
+        ended = {each.version for each in ledger.rollouts() if each.state == "aborted"}
+        for edge, feed in zip(EDGES, self._feeds, strict=True):
+            if latest is not None and latest.version > 1:
+                feed.waiting = told.get(edge) != latest.version and latest.version not in ended
+            else:
+                feed.waiting = self._stage.labelled and (unsettled or self._under_way(ledger))
+
+    def _under_way(self, ledger: Ledger) -> bool:
+        return bool(ledger.requests_open() or ledger.pending_candidates() or ledger.accepted_unreleased())
+
     def _settled(self, ledger: Ledger) -> bool:
         """Tell whether all that was given so far is stored, read again and labelled: waiting brings no request."""
         given = sum(feed.given for feed in self._feeds) - len(self._refused())
@@ -231,7 +246,7 @@ class _Demo:
 
     def _loop_closed(self, ledger: Ledger) -> bool:
         """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere."""
-        if ledger.requests_open() or ledger.pending_candidates() or ledger.accepted_unreleased():
+        if self._under_way(ledger):
             return False
         latest = ledger.latest_release()
         assert latest is not None, "the demo made the first release"

@@ -13,13 +13,18 @@ SLOWING = 1.04
 SLOWEST_S = 6.0
 RESERVE_SHARE = 0.35
 """Share of the slices that is kept for the time after the retraining was asked for."""
+TAIL = 24
+"""Slices on each edge that wait for the new release: what it reads silently at first, and what proves it after."""
 AFTER_SWAP = 12
 """Slices on each edge at an unchanged pace after the swap, so that the gap at the swap has neighbours."""
 
 
 @dataclass
 class EdgeFeed:
-    """The files of one edge, in order, and how many it was given; `swapped_at` counts those before the swap."""
+    """The files of one edge, in order, and how many it was given; `swapped_at` counts those before the swap.
+
+    While it is `waiting`, the tail is held back.
+    """
 
     folder: Path
     files: Sequence[Path]
@@ -27,6 +32,12 @@ class EdgeFeed:
     next_due_s: float = 0.0
     interval_s: float = FAST_S
     swapped_at: int | None = None
+    waiting: bool = False
+
+    @property
+    def tail(self) -> int:
+        """Count the files that wait for the new release."""
+        return min(TAIL, len(self.files) // 3)
 
     @property
     def left(self) -> int:
@@ -55,8 +66,11 @@ class Scanner:
         """Give what is due; while it is held, the reserve waits until a retraining was requested."""
         for feed in self._feeds:
             reserve = int(len(feed.files) * RESERVE_SHARE) if hold_reserve and not requested else 0
-            if feed.left <= reserve or now_s < feed.next_due_s:
+            held = max(reserve, feed.tail if feed.waiting else 0)
+            if feed.left <= held or now_s < feed.next_due_s:
                 continue
+            if 0 < feed.tail == feed.left:
+                feed.interval_s = STEADY_S
             _give(feed)
             feed.interval_s = next_interval_s(feed, requested=requested)
             feed.next_due_s = max(feed.next_due_s + feed.interval_s, now_s + feed.interval_s / 2)

@@ -28,8 +28,8 @@ EDGE_ARCHITECTURE, SECOND_ARCHITECTURE = "squeezenet1_1_bn", "squeezenet1_0_bn"
 """What learns from scratch within a minute on one core; the second reader costs twice the edge's multiplications."""
 BATCH = 16
 RETRAIN_EPOCHS = 50
-SHADOW_SLICES, PROBATION_SLICES = 2, 4
-"""Few, so that the canary has done before the slices are at an end."""
+SHADOW_SLICES, PROBATION_SLICES = 12, 4
+"""Few, so that the canary has done before the slices are at an end; in the shadow the swap's gap has neighbours."""
 
 
 class NoImagesError(ValueError):

@@ -91,7 +91,7 @@ def test_an_edge_speaks_for_itself_alone(edge: BrokerSettings, worker: BrokerSet
         assert cloud.receive(NOTHING_MORE_S) is None
 
 
-@pytest.mark.parametrize("kind", ["receipt", "verdict", "model/desired"])
+@pytest.mark.parametrize("kind", ["receipt", "verdict", "model/desired", "model/assigned"])
 def test_an_edge_hears_what_is_for_itself_alone(edge: BrokerSettings, worker: BrokerSettings, kind: str) -> None:
     """Subscribing to everything gives an edge its own messages and no others."""
     with (
@@ -114,7 +114,15 @@ def refused(session: Session, topic: str) -> bool:
 def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certificates: Path) -> None:
     """No edge releases a model or writes a receipt, no dashboard writes at all, no trainer releases."""
     forbidden = {
-        "hospital-a/ct-1": [f"{OURS}/receipt", f"{OURS}/model/desired", "sliceloop/v1/fleet/model/desired", "other"],
+        "hospital-a/ct-1": [
+            f"{OURS}/receipt",
+            f"{OURS}/model/desired",
+            f"{OURS}/model/assigned",
+            "sliceloop/v1/fleet/model/desired",
+            "sliceloop/v1/fleet/model/keys",
+            f"sliceloop/v1/fleet/model/chunk/{'0' * 64}",
+            "other",
+        ],
         "dashboard": [f"{OURS}/verdict", "sliceloop/v1/cloud/retrain/request"],
         "trainer": ["sliceloop/v1/fleet/model/desired", "sliceloop/v1/cloud/retrain/request"],
         "engineer": [f"{OURS}/status", f"{OURS}/receipt", "sliceloop/v1/fleet/model/desired"],
@@ -124,6 +132,21 @@ def test_nobody_says_what_is_not_his_to_say(deployed: MosquittoBroker, certifica
         with Session(settings_of(deployed, certificates, common_name), "speaker", clean_start=True) as session:
             connected(session)
             assert [topic for topic in topics if not refused(session, topic)] == []
+
+
+def test_what_is_for_the_whole_fleet_reaches_every_edge(edge: BrokerSettings, worker: BrokerSettings) -> None:
+    """Key rotations, and chunks that several edges wait for, are published once."""
+    topics = ["sliceloop/v1/fleet/model/keys", f"sliceloop/v1/fleet/model/chunk/{'0' * 64}"]
+    filters = [topics[0], "sliceloop/v1/fleet/model/chunk/+"]
+    with (
+        Session(edge, "ct-1-listener", subscriptions=filters, clean_start=True) as agent,
+        Session(worker, "worker-1") as cloud,
+    ):
+        connected(agent), connected(cloud)
+        for topic in topics:
+            assert cloud.publish(Outbound(topic, b"x")).wait(DEADLINE_S)
+            received = agent.receive(DEADLINE_S)
+            assert received is not None and received.topic == topic
 
 
 def test_an_engineer_replays_what_was_quarantined(

@@ -11,23 +11,30 @@ from pathlib import Path
 import pytest
 from command_parts import sliceloop
 
-from cloud_worker.release import load_signer
+from broker.trusted_keys import load_key_set
+from cloud_worker.signing_keys import load_signer
 from edge_agent.outbox import Outbox
-from protocol.signing import TrustedKeys, load_public_key, sign, verify
+from protocol.errors import WrongKeyError
+from protocol.signing import sign, verify
 
 
 def test_new_keys_are_for_their_owner_alone_and_fit_together(tmp_path: Path) -> None:
-    """The signing key is readable by its owner only; what it signs, the public key verifies."""
+    """Private keys are for their owner only; what each signs, the public key of its role verifies, and no other."""
     ended = sliceloop("keys", "new", "keys", cwd=tmp_path)
     assert ended.code == 0, ended.err
-    private = tmp_path / "keys" / "signing.pem"
-    (public,) = (tmp_path / "keys" / "trusted").iterdir()
-    assert stat.S_IMODE(private.stat().st_mode) == 0o600
-    assert public.name.endswith(".pub.json")
-    trusted = TrustedKeys((load_public_key(public.read_text()),))
-    assert verify(sign(b"payload", [load_signer(private)]), trusted) == b"payload"
-    assert "worker.release.signing_key_file" in ended.out
-    assert "edge.trusted_keys_dir" in ended.out
+    keys = load_key_set(tmp_path / "keys" / "trusted", 1)
+    for name, trusted, other in (
+        ("signing.pem", keys.release, keys.assign),
+        ("assign.pem", keys.assign, keys.release),
+    ):
+        private = tmp_path / "keys" / name
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+        signed = sign(b"payload", [load_signer(private)])
+        assert verify(signed, trusted) == b"payload"
+        with pytest.raises(WrongKeyError):
+            verify(signed, other)
+    for setting in ("release.signing_key_files", "worker.assign_key_file", "edge.trusted_keys_dir"):
+        assert setting in ended.out
     assert "PRIVATE" not in ended.out + ended.err
 
 

@@ -130,7 +130,7 @@ def test_a_foreign_section_is_named(config: Path) -> None:
     config.write_text(EDGE + "[egde]\n[zzzz]\n")
     fault = edge_fault(config)
     assert f"[egde] in {config} is foreign (did you mean 'edge'?); [zzzz] in {config} is foreign" in fault
-    assert fault.endswith("known are broker, edge, worker, s3, trainer")
+    assert fault.endswith("known are broker, edge, worker, release, s3, trainer")
 
 
 @pytest.mark.parametrize(

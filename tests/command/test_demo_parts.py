@@ -18,7 +18,7 @@ from sliceloop.demo.measure import Diagnosed, compare_releases, swap_gap
 from sliceloop.demo.result import LEARNT_FROM_PHANTOMS, DemoResult, EdgeRow, ReleaseRow, Swap, summary
 from sliceloop.demo.roles import MAX_EVALUATION_SLICES, MAX_SLICES_A_PATIENT, Roles, TooFewPatientsError, deal
 from sliceloop.demo.run import in_use
-from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, EdgeFeed, Scanner, next_interval_s
+from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, TAIL, EdgeFeed, Scanner, next_interval_s
 from training.data.slices import LabelledSlice, SliceSet
 from training.export import export_onnx
 from training.model.reader import Calibration, OnnxReader
@@ -190,6 +190,19 @@ def test_the_reserve_waits_for_the_request(tmp_path: Path) -> None:
     other = feed(tmp_path, 21)
     given_until(Scanner([other]), 60, requested=False, hold_reserve=False)
     assert other.left == 0
+
+
+def test_the_tail_waits_for_the_new_release(tmp_path: Path) -> None:
+    """However long the training takes, slices are left to compare the new release by; then they are given."""
+    one = feed(tmp_path, 200)
+    scanner = Scanner([one])
+    one.waiting = True
+    given_until(scanner, 2_000, requested=True, hold_reserve=False)
+    assert one.left == TAIL
+    one.waiting = False
+    times = given_until(scanner, 2_060, start_s=2_000, requested=True, hold_reserve=False)
+    assert one.left == 0
+    assert times[1] - times[0] < 2 * STEADY_S
 
 
 def test_the_pace_around_the_swap_is_even() -> None:

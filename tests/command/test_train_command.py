@@ -89,9 +89,9 @@ def test_a_bundle_without_a_key_is_not_released(trained: Path, tmp_path: Path) -
     """A release needs a signing key: without one, or with none that is one, it says what to do."""
     ended = sliceloop("release", trained, "--why", "first", cwd=tmp_path)
     assert ended.code == 2
-    assert "worker.release.signing_key_file is not set; make a key with `sliceloop keys new FOLDER`" in ended.err
+    assert "release.signing_key_files is not set; make a key with `sliceloop keys new FOLDER`" in ended.err
     (tmp_path / "signing.pem").write_text("no key")
-    env = {"SLICELOOP_WORKER__RELEASE__SIGNING_KEY_FILE": str(tmp_path / "signing.pem")}
+    env = {"SLICELOOP_RELEASE__SIGNING_KEY_FILES": f'["{tmp_path / "signing.pem"}"]'}
     ended = sliceloop("release", trained, "--why", "first", cwd=tmp_path, env=env)
     assert ended.code == 2
     assert "signing.pem is no usable signing key" in ended.err

@@ -19,7 +19,7 @@ from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
 from cloud_worker.dashboard.announcement import read_announcement
-from cloud_worker.dashboard.app import Dashboard, run_dashboard
+from cloud_worker.dashboard.app import SUBSCRIPTIONS, Dashboard, run_dashboard
 from cloud_worker.dashboard.state import DashboardState
 from protocol import codec, signing, topics
 from protocol.codec import EventContext
@@ -32,10 +32,11 @@ TOPICS = [
     *(
         topics.edge_topic("north", "ct-1", kind)
         for kind in Kind
-        if kind not in topics.CLOUD_KINDS and kind is not Kind.MODEL_CHUNK
+        if kind not in topics.CLOUD_KINDS | {Kind.MODEL_CHUNK, Kind.MODEL_KEYS}
     ),
     *(topics.cloud_topic(kind) for kind in topics.CLOUD_KINDS),
     topics.FLEET_DESIRED,
+    topics.FLEET_KEYS,
 ]
 
 
@@ -128,8 +129,12 @@ def test_an_announcement_is_read_without_keys_and_not_verified() -> None:
     envelope = signing.sign(b'{"name": "squeezenet", "version": 4}', [signing.generate_signer()])
     assert read_announcement(envelope).version == 4
     dashboard = Dashboard("b:1")
-    dashboard.apply_inbound(inbound(topics.FLEET_DESIRED, envelope), at(0))
+    topic = topics.edge_topic("north", "ct-1", Kind.MODEL_DESIRED)
+    assert topics.every_edge(Kind.MODEL_DESIRED) in SUBSCRIPTIONS
+    dashboard.apply_inbound(inbound(topic, envelope), at(0))
+    dashboard.apply_inbound(inbound(topic, b""), at(1))
     assert "announced, unverified" in screen(dashboard)
+    assert "unreadable" not in screen(dashboard)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -88,7 +88,7 @@ def test_an_assignment_may_come_again() -> None:
     envelope = assigned()
     seen = seen_of(envelope, trusted(envelope))
     assert trusted(envelope, seen) == trusted(envelope)
-    both = countersign(envelope, [STRANGER])
+    both = countersign(envelope, [STRANGER], ASSIGNMENT_PAYLOAD_TYPE)
     assert seen_of(both, trusted(both, seen)) == seen
 
 

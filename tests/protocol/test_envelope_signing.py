@@ -24,6 +24,7 @@ from protocol.errors import (
 from protocol.signing import (
     MANIFEST_PAYLOAD_TYPE,
     MAX_ENVELOPE_BYTES,
+    ROTATION_PAYLOAD_TYPE,
     TrustedKeys,
     countersign,
     generate_signer,
@@ -245,6 +246,15 @@ def test_signatures_are_gathered_one_after_the_other() -> None:
     assert countersign(first, [ALICE]) == first
     with pytest.raises(TooFewSignaturesError):
         verify(countersign(first, [ALICE]), trust(ALICE, BOB, threshold=2))
+
+
+def test_who_means_a_release_signs_no_set_of_keys() -> None:
+    """An envelope of another type than is meant gets no further signature, whatever is in it."""
+    keys = sign(PAYLOAD, [ALICE], ROTATION_PAYLOAD_TYPE)
+    with pytest.raises(EnvelopeError, match=r"is not application/vnd\.sliceloop\.manifest"):
+        countersign(keys, [BOB])
+    both = countersign(keys, [BOB], ROTATION_PAYLOAD_TYPE)
+    assert verify(both, trust(ALICE, BOB, threshold=2), ROTATION_PAYLOAD_TYPE) == PAYLOAD
 
 
 @pytest.mark.parametrize("garbage", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 60_000])

@@ -132,7 +132,7 @@ def test_both_thresholds_bind(few: str) -> None:
 def test_signatures_may_be_gathered() -> None:
     """Those who keep the keys need not meet: each adds a signature to the same rotation."""
     envelope = sign_rotation(rotation(2, [BOB]), [ALICE], [])
-    assert rotate(SETTINGS, countersign(envelope, [BOB])).version == 2
+    assert rotate(SETTINGS, countersign(envelope, [BOB], ROTATION_PAYLOAD_TYPE)).version == 2
 
 
 def test_a_key_that_stays_signs_once_for_both_sets() -> None:

@@ -34,7 +34,7 @@ from protocol.labels import Label
 from protocol.manifest import EdgeFacts, Manifest, trusted_manifest
 from protocol.messages import ModelPhase
 from protocol.rotation import KeyRotation, KeySet, follow, sign_rotation, unbundle
-from protocol.signing import TrustedKeys, generate_signer
+from protocol.signing import TrustedKeys, generate_signer, sign
 from protocol.topics import FLEET_KEYS, Kind, edge_topic, parse
 from training.model.preprocess import PREPROCESSING_VERSION
 
@@ -153,7 +153,8 @@ def test_a_release_waits_until_enough_keys_have_signed(store: ObjectStore, ledge
     assigner = director(SETTINGS, store, ledger, SIGNER, SECOND, threshold=2)
     assert step(assigner) == []
     assert ledger.rollouts() == []
-    assert replace(desk(store, ledger), signers=[SECOND]).countersign(1) == 1
+    both = TrustedKeys((SIGNER.public_key, SECOND.public_key), 2)
+    assert replace(desk(store, ledger), signers=[SECOND], trusted=both).countersign(1) == 1
     assert len(step(assigner, 1)) == 2
     assert [each.version for each in ledger.rollouts()] == [1]
 
@@ -307,7 +308,7 @@ def test_worker_and_edge_follow_a_key_rotation(store: ObjectStore, ledger: Ledge
         release_threshold=1,
         assign_keys=(_public(ASSIGN),),
     )
-    replace(desk(store, ledger), signers=[SECOND]).countersign(1)
+    replace(desk(store, ledger), signers=[SECOND], trusted=box.keys.release).countersign(1)
     ledger.add_key_rotation(2, sign_rotation(rotation, [SIGNER], [SECOND]), NOW)
     box.hear(step(assigner, 1))
     assert box.keys.version == 2
@@ -333,6 +334,34 @@ def test_a_rotation_that_the_old_keys_did_not_sign_ends_the_chain(
     box.hear(step(assigner))
     assert box.follow().version == 1
     assert box.keys.version == 1
+
+
+def test_an_engineer_signs_nothing_that_only_the_ledger_says(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """A worker that was taken over could put anything there: another's manifest, another version's, a set of keys."""
+    stranger = generate_signer()
+    other = release(store, ledger, stranger, constant_network(Label.NORMAL))
+    rotation = KeyRotation(
+        version=2,
+        created_at=NOW,
+        release_keys=(_public(stranger),),
+        release_threshold=1,
+        assign_keys=(_public(ASSIGN),),
+    )
+    swapped = first.manifest.model_copy(update={"version": 3}).model_dump_json().encode()
+    fakes = (other.envelope, sign(swapped, [SIGNER]), sign_rotation(rotation, [SIGNER], [stranger]))
+    known = first.envelope
+    for fake in fakes:
+        assert ledger.replace_release_envelope(1, known, fake)
+        for refused in (
+            lambda: desk(store, ledger).countersign(1),
+            lambda: desk(store, ledger).withdraw(2, "", 1, NOW),
+        ):
+            with pytest.raises(TrustError):
+                refused()
+        assert ledger.release(1).envelope == (known := fake)
+    assert ledger.rollbacks() == []
 
 
 def test_two_edges_are_told_different_things(store: ObjectStore, ledger: Ledger, first: Release) -> None:
