@@ -77,7 +77,7 @@ class Session:
         self._trouble: str | None = None
         self._limits = Limits(settings.max_payload_bytes, settings.max_inflight)
         self._open: dict[Delivery, int] = {}
-        self._further: dict[str, None] = {}
+        self._further: dict[str, bool] = {}
         self._requests: deque[tuple[Outbound, Delivery] | Inbound | Interest] = deque()
 
     def __enter__(self) -> Self:
@@ -167,16 +167,13 @@ class Session:
         """Hear a further topic filter, on this connection and on those to come, until `unsubscribe`."""
         check_topic_filter(topic_filter)
         with self._changed:
-            self._further[topic_filter] = None
-            if self._connected:  # else each new connection begins with it
-                self._request(Interest(topic_filter, wanted=True))
+            self._turn(topic_filter, wanted=True)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Hear a further topic filter no longer; what is on its way may still come."""
+        check_topic_filter(topic_filter)
         with self._changed:
-            self._further.pop(topic_filter, None)
-            if self._connected:
-                self._request(Interest(topic_filter, wanted=False))
+            self._turn(topic_filter, wanted=False)
 
     def ack(self, inbound: Inbound) -> None:
         """Acknowledge a message; one of an earlier connection is let go, since the broker sends it again."""
@@ -184,6 +181,15 @@ class Session:
             return
         with self._changed:
             self._request(inbound)
+
+    def _turn(self, topic_filter: str, *, wanted: bool) -> None:
+        """Remember what is wanted: each new connection begins with it, since a broker that kept the session kept both.
+
+        What was given up is remembered too; there are no more of these than filters that were ever named.
+        """
+        self._further[topic_filter] = wanted
+        if self._connected:
+            self._request(Interest(topic_filter, wanted=wanted))
 
     def _request(self, request: tuple[Outbound, Delivery] | Inbound | Interest) -> None:
         """Hand over, waking the network thread for the first alone: it takes all that are there."""
@@ -267,7 +273,7 @@ class Session:
         with self._changed:
             self._connected, self._limits = True, connection.limits
             self._fatal = self._trouble = connection.refused
-            self._requests.extend(Interest(topic_filter, wanted=True) for topic_filter in self._further)
+            self._requests.extend(Interest(*further) for further in self._further.items())
             self._changed.notify_all()
         log.info(
             "connected to the broker",

@@ -71,7 +71,7 @@ class Delivery:
         if self.download is None:
             return
         try:
-            self.download.take(sha256, data, now_s)
+            self.download.take(sha256, data, now_s, shared=shared)
         except EndlessDataError:
             raise
         except TrustError as error:  # chunks for all are no news: others missed them

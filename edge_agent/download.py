@@ -27,6 +27,10 @@ FIRST_WINDOW_BYTES = 8 * MAX_CHUNK_BYTES
 IN_FLIGHT_S = 0.2
 """So much time's worth of bytes is asked for at once: more than a round trip, little to lose with the line."""
 SPEED_OVER_S = 1.0
+FOLLOW = 0.2
+"""Of the time that a chunk may take: so long after one that another edge asked for, this edge asks for nothing.
+
+What it lacks is probably on its way behind it."""
 STALLS_TILL_ALONE = 2
 """So often chunks for all did not come in time; then they are asked for by this edge alone."""
 ENDLESS = 4
@@ -106,6 +110,7 @@ class Download:
     _chosen: bool = False
     _all: dict[str, Chunk] | None = None
     _stalls: int = 0
+    _unasked_at_s: float = -math.inf
     _unwanted_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +149,8 @@ class Download:
 
     def request(self, now_s: float) -> ChunkRequest | None:
         """Return what to ask for now; None while enough is on its way."""
+        if self.shared and now_s - self._unasked_at_s < FOLLOW * self.way.chunk_timeout_s:
+            return None
         missing, asked = self.missing(), self._asked_at_s
         late = [sha256 for sha256, at_s in asked.items() if now_s - at_s >= self.way.chunk_timeout_s]
         if late:
@@ -168,8 +175,8 @@ class Download:
         self._flow.spend(sum(chunk.size for chunk in due.values()))
         return self._asking(due)
 
-    def take(self, sha256: str, data: bytes, now_s: float) -> None:
-        """Keep a chunk that is missing.
+    def take(self, sha256: str, data: bytes, now_s: float, *, shared: bool = False) -> None:
+        """Keep a chunk that is missing; `shared` are those that were published for all.
 
         Raises `ForeignChunkError`, `ExtraChunkError`, `EndlessDataError`, `TruncatedChunkError`, `TamperedChunkError`,
         or `OSError`; a chunk that was refused is still missing.
@@ -182,6 +189,8 @@ class Download:
         self.store.put(sha256, data)
         if self._asked_at_s.pop(sha256, None) is not None:
             self._stalls = 0
+        elif shared:
+            self._unasked_at_s = now_s
         self._flow.came(len(data), now_s)
 
     def runs(self, urls: Mapping[str, str]) -> list[Run] | None:

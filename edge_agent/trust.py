@@ -87,6 +87,8 @@ class EdgeTrust:
         for envelope in envelopes:
             keys = follow(self.keys, [envelope])
             if keys.version > self.keys.version:
+                if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
+                    self._seen, self.assignment = Seen(), None
                 self._chain.append(keys)
                 self._rotations.append(envelope)
 

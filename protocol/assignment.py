@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from protocol.chunks import FileName, sha256_of
 from protocol.errors import (
@@ -14,9 +14,10 @@ from protocol.errors import (
     FrozenError,
     ReplayedAssignmentError,
     UnassignedReleaseError,
-    UnsupportedManifestError,
 )
+from protocol.manifest import shown_manifest
 from protocol.messages import Part, Sha256, ShortText, Url
+from protocol.signed_payload import supported_fields
 from protocol.signing import ASSIGNMENT_PAYLOAD_TYPE, TrustedKeys, payload_of, verify
 from protocol.topics import TopicId
 
@@ -26,6 +27,8 @@ MAX_URLS = 8
 
 class Assignment(Part):
     """What the director of the fleet says (Uptane's word): it can choose among signed releases, and make none."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # it might be a URL
 
     type: Literal["sliceloop.assignment"] = "sliceloop.assignment"
     major: int = ASSIGNMENT_MAJOR
@@ -91,6 +94,9 @@ def check_assigned(envelope: bytes, assignment: Assignment) -> None:
     """Raise `UnassignedReleaseError` unless the envelope holds the very manifest that the assignment names (5.5.2)."""
     if sha256_of(payload_of(envelope)) != assignment.manifest_sha256:
         raise UnassignedReleaseError(f"another release is desired than version {assignment.version}, which is assigned")
+    version = shown_manifest(envelope).version
+    if version != assignment.version:  # 5.6.4: the number that was told is that of the release
+        raise UnassignedReleaseError(f"version {version} is assigned as version {assignment.version}", version)
 
 
 def seen_of(envelope: bytes, assignment: Assignment) -> Seen:
@@ -99,13 +105,10 @@ def seen_of(envelope: bytes, assignment: Assignment) -> Seen:
 
 
 def _parse(payload: bytes) -> Assignment:
+    supported_fields(payload, "assignment", frozenset({ASSIGNMENT_MAJOR}))
     try:
-        assignment = Assignment.model_validate_json(payload)
+        return Assignment.model_validate_json(payload)
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]  # never the whole error: it would say a presigned URL
-        raise EnvelopeError(f"the signed payload is no assignment ({'.'.join(map(str, found['loc']))[:80]})") from None
-    if assignment.major != ASSIGNMENT_MAJOR:
-        raise UnsupportedManifestError(
-            f"assignment major {assignment.major} is unknown here; update the edge's software"
-        )
-    return assignment
+        # The field alone: value, and key of a map, might be a presigned URL.
+        (field, *_) = error.errors(include_url=False, include_input=False)[0]["loc"] or ("",)
+        raise EnvelopeError(f"the signed payload is no assignment ({field})") from None

@@ -1,6 +1,5 @@
 """What a release is, and the rules by which an edge trusts it: pure functions from bytes to a verified manifest."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -21,7 +20,7 @@ from protocol.errors import (
 )
 from protocol.labels import LABELS, Label
 from protocol.messages import ModelRef, Part, Probability, Sha256, ShortText
-from protocol.plain import plain_fields
+from protocol.signed_payload import supported_fields
 from protocol.signing import TrustedKeys, payload_of, verify
 
 MANIFEST_TYPE = "sliceloop.manifest"
@@ -100,6 +99,12 @@ class Manifest(Part):
             raise ValueError("a delta is none of the release's further files")
         return self
 
+    @model_validator(mode="after")
+    def _returns_from_later_versions(self) -> Self:
+        if min(self.returns_from, default=self.version + 1) <= self.version:
+            raise ValueError(f"version {self.version} returns from no later one, and would ban itself or its elders")
+        return self
+
     @property
     def model_ref(self) -> ModelRef:
         """Name the network as readings name it."""
@@ -136,6 +141,7 @@ def trusted_manifest(envelope: bytes, trusted: TrustedKeys, facts: EdgeFacts, *,
         when = manifest.expires_at.isoformat()
         raise ExpiredManifestError(f"version {manifest.version} expired at {when}", manifest.version)
     _check_fit(manifest, facts)  # Uptane 5.4.4.2, 10 and 11: it is for this kind of edge
+    _check_fetchable(manifest, facts)
     return manifest
 
 
@@ -190,6 +196,16 @@ def _check_fit(manifest: Manifest, facts: EdgeFacts) -> None:
         raise OversizeError(f"version {version} has {size:,} bytes, this edge takes {facts.max_bytes:,}", version)
 
 
+def _check_fetchable(manifest: Manifest, facts: EdgeFacts) -> None:
+    bare = [name for name, file in manifest.files.items() if not file.index]
+    if bare and manifest.model_ref != facts.running:
+        raise UnsupportedManifestError(
+            f"version {manifest.version} has no index of the chunks of {bare[0]}: it can run where it is, and not be "
+            "fetched; release it anew",
+            manifest.version,
+        )
+
+
 def _parse(payload: bytes) -> Manifest:
     _check_supported(payload)
     try:
@@ -203,13 +219,8 @@ def _parse(payload: bytes) -> Manifest:
 
 def _check_supported(payload: bytes) -> None:
     """Look at a few fields alone: a newer manifest is refused as such, whatever has become of its other fields."""
-    try:
-        stated = plain_fields(json.loads(payload))
-    except (ValueError, RecursionError) as error:
-        raise EnvelopeError(f"the signed payload is no manifest ({str(error)[:120]})") from None
-    major, labels, files = stated.get("major", 1), stated.get("labels"), stated.get("files")
-    if major not in READABLE_MAJORS:
-        raise UnsupportedManifestError(f"manifest major {str(major)[:20]} is unknown here; update the edge's software")
+    stated = supported_fields(payload, "manifest", READABLE_MAJORS)
+    labels, files = stated.get("labels"), stated.get("files")
     if isinstance(labels, list) and sorted(map(str, labels)) != sorted(LABELS):
         raise UnsupportedManifestError(f"labels {str(labels)[:120]} are not ours")
     if isinstance(files, dict):
@@ -224,7 +235,7 @@ def _check_names_and_sizes(files: dict[str, Any]) -> None:
         except ValidationError:
             raise UnsafeNameError(f"file name {name[:80]!r} is not one of [a-z0-9.-]") from None
         size = file.get("size") if isinstance(file, dict) else None
-        if isinstance(size, int) and size > MAX_MODEL_BYTES:
+        if isinstance(size, int | float) and size > MAX_MODEL_BYTES:
             raise OversizeError(f"{name} claims {size:,} bytes; at most {MAX_MODEL_BYTES:,} are taken")
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from protocol.errors import EnvelopeError, KeyRotationError, TrustError
+from protocol.errors import EnvelopeError, KeyRotationError, MessageTooLargeError
 from protocol.messages import Part
+from protocol.signed_payload import supported_fields
 from protocol.signing import (
     MAX_ENVELOPE_BYTES,
     ROTATION_PAYLOAD_TYPE,
@@ -19,7 +20,9 @@ from protocol.signing import (
     sign,
     verify,
 )
+from protocol.topics import Kind
 
+ROTATION_MAJOR = 1
 MAX_KEYS = 16
 
 
@@ -30,7 +33,7 @@ class KeyRotation(Part):
     """
 
     type: Literal["sliceloop.key-rotation"] = "sliceloop.key-rotation"
-    major: Literal[1] = 1
+    major: int = ROTATION_MAJOR
     version: int = Field(ge=2)
     created_at: AwareDatetime
     release_keys: Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=MAX_KEYS)]
@@ -50,6 +53,7 @@ class KeySet:
 def rotate(keys: KeySet, envelope: bytes) -> KeySet:
     """Return the set of keys that follows, or raise the `TrustError` that says why it does not (TUF 5.3.4 to 5.3.6)."""
     payload = verify(envelope, keys.release, ROTATION_PAYLOAD_TYPE)  # 5.3.4: by the keys in use
+    _stated(payload)
     try:
         rotation = KeyRotation.model_validate_json(payload)
         new = KeySet(_trusted(rotation.release_keys, rotation.release_threshold), _trusted(rotation.assign_keys, 1))
@@ -58,6 +62,9 @@ def rotate(keys: KeySet, envelope: bytes) -> KeySet:
     verify(envelope, new.release, ROTATION_PAYLOAD_TYPE)  # 5.3.4: and by its own, so that they are known to sign
     if rotation.version != keys.version + 1:  # 5.3.5: one after another, none left out
         raise KeyRotationError(f"keys of version {rotation.version} do not follow version {keys.version}")
+    both = {key.keyid for key in new.release.keys} & {key.keyid for key in new.assign.keys}
+    if both:
+        raise KeyRotationError(f"key {min(both)[:12]} is to release and to assign: a worker must not release")
     return KeySet(new.release, new.assign, rotation.version)
 
 
@@ -70,8 +77,11 @@ def follow(keys: KeySet, envelopes: Iterable[bytes]) -> KeySet:
 
 
 def bundle(envelopes: Sequence[bytes]) -> bytes:
-    """Put a chain of rotations into one message."""
-    return json.dumps({"rotations": [json.loads(envelope) for envelope in envelopes]}).encode()
+    """Put a chain of rotations into one message; raises `MessageTooLargeError` for one that no edge would read."""
+    data = json.dumps({"rotations": [json.loads(envelope) for envelope in envelopes]}).encode()
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise MessageTooLargeError(Kind.MODEL_KEYS, len(data), MAX_ENVELOPE_BYTES)
+    return data
 
 
 def unbundle(data: bytes) -> tuple[bytes, ...]:
@@ -102,7 +112,11 @@ def _trusted(keys: Sequence[dict[str, Any]], threshold: int) -> TrustedKeys:
 
 def _version(envelope: bytes) -> int:
     """Look at the version without trust: only to pass over what was followed before."""
-    try:
-        return int(json.loads(payload_of(envelope))["version"])
-    except (TrustError, ValueError, KeyError, TypeError):
-        raise EnvelopeError("a key rotation says no version") from None
+    version = _stated(payload_of(envelope)).get("version")
+    if not isinstance(version, int):
+        raise EnvelopeError("a key rotation says no version")
+    return version
+
+
+def _stated(payload: bytes) -> dict[str, Any]:
+    return supported_fields(payload, "key rotation", frozenset({ROTATION_MAJOR}))

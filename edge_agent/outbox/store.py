@@ -34,6 +34,9 @@ from protocol.ranges import outside, size
 
 log = structlog.get_logger()
 
+BUSY_LOOKS = 50
+"""At an outbox that another process holds, in BUSY_TIMEOUT_S."""
+
 TROUBLE_SAID_S = 3600.0
 """So long after a damage the status tells of it."""
 
@@ -61,7 +64,7 @@ class Store:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self.cipher = Sealed(read_key(self._key_file)) if self._key_file else Plain()
-            if self._own(0.0) or (not self._look_beside() and self._own(BUSY_TIMEOUT_S)):
+            if self._becomes_ours():
                 self._open()
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -151,6 +154,15 @@ class Store:
         """Log a damage, and tell of it for a while."""
         self._trouble, self._trouble_since = text, self._clock()
         log.error("outbox damaged", reason=text, next="check this box's disk")
+
+    def _becomes_ours(self) -> bool:
+        """Take the outbox, or look at it beside its owner, who may be about to make it."""
+        for wait_s in (0.0, *[BUSY_TIMEOUT_S / BUSY_LOOKS] * BUSY_LOOKS):
+            if self._own(wait_s):
+                return True
+            if self._look_beside():
+                return False
+        return False
 
     def _own(self, wait_s: float) -> bool:
         self._owned = locked(self._beside(".lock"), wait_s)

@@ -62,6 +62,8 @@ class MqttProxy:
         self._broker_port = broker_port
         self._changed = threading.Condition()
         self._line, self._since_s, self._passed, self._rate = Line.GOOD, time.monotonic(), 0, MIN_RATE
+        self.to_broker = self.to_clients = 0
+        """Bytes so far."""
         self._pairs: set[Pair] = set()
         self._usurpers: list[socket.socket] = []
         self._closed = False
@@ -84,6 +86,17 @@ class MqttProxy:
         self.give_back()
         for pair in list(self._pairs):
             pair.close()
+
+    def narrow_to(self, bytes_per_s: float) -> None:
+        """Let so much through, each way, until the line is set otherwise."""
+        with self._changed:
+            self._line, self._rate = Line.NARROW, bytes_per_s
+            self._changed.notify_all()
+
+    def cut_once(self) -> None:
+        """Break what is open; the line is as it was for the next connection."""
+        for pair in list(self._pairs):
+            pair.close(reset=True)
 
     def set(self, line: Line) -> None:
         """Let the line be so from now on; `CUT` also closes what is open."""
@@ -149,6 +162,11 @@ class MqttProxy:
                     pair.hello = first_packet(bytes(pair.beginning)) or b""
                 self._hold(len(data))
                 sink.sendall(data)
+                with self._changed:
+                    if source is pair.client:
+                        self.to_broker += len(data)
+                    else:
+                        self.to_clients += len(data)
         except OSError:
             pass  # either side broke: both end
         pair.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, Brokers, RunningBroker, connected, quick_settings, wait_until
 
+from broker.embedded import free_port
 from broker.errors import InvalidMessageError, NotConnectedError, OversizeError
 from broker.session import Inbound, Outbound, Session
 from broker.settings import BrokerSettings
@@ -176,6 +177,78 @@ def test_an_ack_of_an_earlier_connection_is_let_go(brokers: Brokers, running: Ru
         assert (after.payload, before.connection < after.connection) == (b"after", True)
         deliver(session, Outbound("a/b", b"alive"))
         assert texts(receive(session, 1)) == ["alive"]
+
+
+def heard(session: Session, writer: Session, topic: str, text: str) -> bool:
+    """Publish and say whether it comes; the last message before the mark on `own/#` is the one in question."""
+    connected(session)
+    deliver(connected(writer), Outbound(topic, text.encode()), Outbound("own/mark", text.encode()))
+    got: list[Inbound] = []
+    while not got or got[-1].topic != "own/mark" or got[-1].payload.decode() != text:
+        got += receive(connected(session), 1)
+        session.ack(got[-1])
+    return (topic, text) in {(message.topic, message.payload.decode()) for message in got}
+
+
+def test_a_further_topic_filter_is_heard_until_it_is_given_up(
+    brokers: Brokers, running: RunningBroker, settings: BrokerSettings
+) -> None:
+    """What is subscribed to beside the plan is heard, after a reconnect too, and no longer once it is given up."""
+    with Session(settings, "reader", subscriptions=["own/#"]) as reader, Session(settings, "writer") as writer:
+        connected(reader), connected(writer)
+        assert not heard(reader, writer, "further/x", "before")
+        reader.subscribe("further/+")
+        wait_until(lambda: heard(reader, writer, "further/x", "subscribed"), "the further filter is heard")
+        running.kill()
+        wait_until(lambda: not reader.connected and not writer.connected, "the loss is noticed")
+        brokers.start(running.port)
+        connected(reader), connected(writer)
+        wait_until(lambda: heard(reader, writer, "further/x", "again"), "the further filter is heard again")
+        reader.unsubscribe("further/+")
+        wait_until(lambda: not heard(reader, writer, "further/x", "after"), "the further filter is given up")
+        assert not heard(reader, writer, "further/x", "for good")
+
+
+def test_a_further_topic_filter_of_before_the_connection_is_heard(brokers: Brokers) -> None:
+    """A filter that is named while there is no broker is heard from the first connection on, or not, as named last."""
+    port = free_port()
+    settings = quick_settings(port)
+    with Session(settings, "reader", subscriptions=["own/#"]) as reader, Session(settings, "writer") as writer:
+        reader.subscribe("further/+")
+        reader.subscribe("dropped/+")
+        reader.unsubscribe("dropped/+")
+        brokers.start(port)
+        wait_until(lambda: heard(reader, writer, "further/x", "there"), "the further filter is heard")
+        assert not heard(reader, writer, "dropped/x", "there")
+
+
+def test_a_topic_filter_that_is_given_up_without_a_connection_stays_given_up(
+    brokers: Brokers, running: RunningBroker, settings: BrokerSettings
+) -> None:
+    """A broker that kept the session kept its subscriptions: the one given up meanwhile is heard no more."""
+    if brokers.kind == "embedded":
+        pytest.skip("rumqttd lets go only of what the same connection has subscribed to, against MQTT 5, 3.10.4")
+    with Session(settings, "reader", subscriptions=["own/#"]) as reader, Session(settings, "writer") as writer:
+        connected(reader), connected(writer)
+        reader.subscribe("further/+")
+        wait_until(lambda: heard(reader, writer, "further/x", "subscribed"), "the further filter is heard")
+        with Session(quick_settings(running.port), "reader", subscriptions=["own/#"]):  # takes the session over
+            wait_until(lambda: not reader.connected, "the loss is noticed")
+            reader.unsubscribe("further/+")
+        wait_until(lambda: not heard(reader, writer, "further/x", "after"), "the further filter is given up")
+        assert not heard(reader, writer, "further/x", "for good")
+
+
+@pytest.mark.parametrize("wrong", ["", "a/#/b", "a+", "a\0b"])
+def test_a_topic_filter_that_no_broker_takes_is_refused(settings: BrokerSettings, wrong: str) -> None:
+    """A malformed filter raises by name, and leaves the connection alone."""
+    with Session(settings, "both", subscriptions=["own/#"]) as session:
+        connected(session)
+        for turn in (session.subscribe, session.unsubscribe):
+            with pytest.raises(InvalidMessageError):
+                turn(wrong)
+        deliver(session, Outbound("own/mark", b"alive"))
+        assert [message.connection for message in receive(session, 1)] == [1]
 
 
 def test_a_shared_subscription_splits_the_messages(settings: BrokerSettings) -> None:

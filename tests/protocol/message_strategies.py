@@ -7,9 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from protocol.chunks import to_bitmap
 from protocol.codec import MAX_SEQUENCE, EventContext
 from protocol.labels import LABELS, Label
 from protocol.messages import (
+    MAX_CHUNKS,
     ChunkRequest,
     Diagnosis,
     Disagreement,
@@ -80,6 +82,9 @@ readings = parts(
     latency_ms=durations,
 )
 images = st.binary(min_size=8, max_size=200)
+bitmaps = st.sets(st.integers(0, MAX_CHUNKS - 1), min_size=1, max_size=5).map(to_bitmap)
+pieces = st.lists(digests, max_size=4).map(tuple)
+wanted_chunks = st.dictionaries(texts, bitmaps, max_size=3)
 
 MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
     Status: parts(
@@ -142,9 +147,16 @@ MESSAGES: dict[type[Message], SearchStrategy[Any]] = {
         desired_version=counts,
         chunks_done=counts,
         chunks_total=counts,
+        compared=counts,
+        assignment=counts,
+        keys_version=counts,
+        banned=st.lists(versions, max_size=5).map(tuple),
         reason=texts,
     ),
-    ChunkRequest: parts(ChunkRequest, version=versions, chunks=st.lists(digests, min_size=1, max_size=4).map(tuple)),
+    ChunkRequest: st.one_of(
+        parts(ChunkRequest, version=versions, pieces=pieces.filter(bool), wanted=wanted_chunks, shared=st.booleans()),
+        parts(ChunkRequest, version=versions, pieces=pieces, wanted=wanted_chunks.filter(bool), shared=st.booleans()),
+    ),
     RetrainRequest: parts(
         RetrainRequest,
         request_id=topic_ids,

@@ -7,7 +7,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from message_strategies import MESSAGES, contexts, frame_of, frames, messages, named_values
 
@@ -33,8 +33,12 @@ STATUS = {"state": "online", "boot_id": "boot", "at": "2026-03-01T12:00:00Z", "s
 KINDS = sorted(MESSAGE_TYPES)
 
 
-def properties(kind: Kind, major: object = 1) -> list[tuple[str, str]]:
-    return [("id", "m-1"), ("dataschema", schema_uri(kind, major))]
+def our_major(kind: Kind) -> int:
+    return MESSAGE_TYPES[kind].schema_major if kind in MESSAGE_TYPES else 1
+
+
+def properties(kind: Kind, major: object = None) -> list[tuple[str, str]]:
+    return [("id", "m-1"), ("dataschema", schema_uri(kind, our_major(kind) if major is None else major))]
 
 
 def json_status(**changes: object) -> bytes:
@@ -222,16 +226,18 @@ def slice_fields(**changes: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Kind.FRAME])
-@given(major=st.integers(0, 999_999).filter(lambda major: major != 1))
+@given(major=st.integers(0, 999_999))
+@example(major=1)
 @example(major=2)
 def test_an_unknown_schema_major_is_refused_by_name(kind: Kind, major: int) -> None:
     """Another major is refused before the payload is looked at, and the error names it and what we know."""
+    assume(major != our_major(kind))
     with pytest.raises(UnknownSchemaMajorError, match=f":{major}'") as refused:
         if kind is Kind.FRAME:
             decode_frame(b"whatever", properties(kind, major))
         else:
             decode(kind, b"whatever", properties(kind, major))
-    assert (refused.value.kind, refused.value.known_major) == (kind, 1)
+    assert (refused.value.kind, refused.value.known_major) == (kind, our_major(kind))
     assert refused.value.dataschema.endswith(f":{major}")
 
 

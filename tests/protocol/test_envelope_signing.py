@@ -12,12 +12,23 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from protocol.errors import EnvelopeError, SignatureError, TrustError
+from protocol.errors import (
+    EnvelopeError,
+    MessageTooLargeError,
+    SignatureError,
+    TamperedError,
+    TooFewSignaturesError,
+    TrustError,
+    WrongKeyError,
+)
 from protocol.signing import (
     MANIFEST_PAYLOAD_TYPE,
+    MAX_ENVELOPE_BYTES,
     TrustedKeys,
+    countersign,
     generate_signer,
     load_public_key,
+    payload_of,
     public_key_json,
     sign,
     verify,
@@ -66,7 +77,7 @@ def test_a_public_key_file_holds_no_secret() -> None:
 def test_a_flipped_bit_in_the_payload_is_refused(bit: int) -> None:
     """No bit of the payload can change under the signature."""
     envelope = sign(PAYLOAD, [ALICE])
-    with pytest.raises(SignatureError):
+    with pytest.raises(TamperedError):
         verify(changed(envelope, payload=flipped(json.loads(envelope)["payload"], bit)), trust(ALICE))
 
 
@@ -76,7 +87,7 @@ def test_a_flipped_bit_in_the_signature_is_refused(bit: int) -> None:
     envelope = sign(PAYLOAD, [ALICE])
     (signature,) = json.loads(envelope)["signatures"]
     signature["sig"] = flipped(signature["sig"], bit)
-    with pytest.raises(SignatureError):
+    with pytest.raises(TamperedError):
         verify(changed(envelope, signatures=[signature]), trust(ALICE))
 
 
@@ -101,7 +112,7 @@ def test_a_truncated_envelope_is_refused(end: int) -> None:
 
 def test_an_untrusted_key_is_refused() -> None:
     """A good signature by a key that is not trusted counts for nothing, and the error says who is trusted."""
-    with pytest.raises(SignatureError, match=ALICE.public_key.keyid[:12]):
+    with pytest.raises(WrongKeyError, match=ALICE.public_key.keyid[:12]):
         verify(sign(PAYLOAD, [MALLORY]), trust(ALICE))
 
 
@@ -110,27 +121,27 @@ def test_an_untrusted_key_under_a_trusted_id_is_refused() -> None:
     envelope = sign(PAYLOAD, [MALLORY])
     (signature,) = json.loads(envelope)["signatures"]
     claimed = {**signature, "keyid": ALICE.public_key.keyid}
-    with pytest.raises(SignatureError):
+    with pytest.raises(TamperedError):
         verify(changed(envelope, signatures=[claimed]), trust(ALICE))
 
 
 def test_an_unsigned_envelope_is_refused() -> None:
     """Without signatures there is no release."""
-    with pytest.raises(SignatureError):
+    with pytest.raises(WrongKeyError):
         verify(sign(PAYLOAD, []), trust(ALICE))
 
 
 @pytest.mark.parametrize("threshold", [0, -1])
 def test_a_threshold_below_one_never_trusts(threshold: int) -> None:
     """A mistaken threshold does not open the door, neither for signed nor for unsigned envelopes."""
-    for signers in ([], [ALICE]):
-        with pytest.raises(SignatureError):
+    for signers, error in (([], WrongKeyError), ([ALICE], TooFewSignaturesError)):
+        with pytest.raises(error):
             verify(sign(PAYLOAD, signers), trust(ALICE, threshold=threshold))
 
 
 def test_an_edge_without_keys_trusts_nobody() -> None:
     """An empty trust folder refuses every release and says that it is empty."""
-    with pytest.raises(SignatureError, match="none"):
+    with pytest.raises(WrongKeyError, match="none"):
         verify(sign(PAYLOAD, [ALICE]), TrustedKeys(()))
 
 
@@ -140,11 +151,29 @@ def test_two_of_three_keys_are_enough(signers: Sequence[CryptoSigner]) -> None:
     assert verify(sign(PAYLOAD, signers), trust(ALICE, BOB, CAROL, threshold=2)) == PAYLOAD
 
 
-@pytest.mark.parametrize("signers", [[], [ALICE], [ALICE, MALLORY], [MALLORY]])
-def test_one_of_three_keys_is_too_few(signers: Sequence[CryptoSigner]) -> None:
-    """With a threshold of 2, one trusted key is too few, whoever else signs."""
-    with pytest.raises(SignatureError):
+@pytest.mark.parametrize(
+    ("signers", "error"),
+    [
+        ([], WrongKeyError),
+        ([MALLORY], WrongKeyError),
+        ([ALICE], TooFewSignaturesError),
+        ([ALICE, MALLORY], TooFewSignaturesError),
+    ],
+)
+def test_one_of_three_keys_is_too_few(signers: Sequence[CryptoSigner], error: type[SignatureError]) -> None:
+    """With a threshold of 2, one trusted key is too few, whoever else signs; none is a wrong key."""
+    with pytest.raises(error):
         verify(sign(PAYLOAD, signers), trust(ALICE, BOB, CAROL, threshold=2))
+
+
+def test_a_good_signature_beside_a_damaged_one_is_too_few() -> None:
+    """A trusted signature that is not one of these bytes counts for nothing, and does not spoil the good one."""
+    envelope = sign(PAYLOAD, [ALICE, BOB])
+    good, bad = json.loads(envelope)["signatures"]
+    spoilt = changed(envelope, signatures=[good, {**bad, "sig": flipped(bad["sig"], 3)}])
+    assert verify(spoilt, trust(ALICE, BOB)) == PAYLOAD
+    with pytest.raises(TooFewSignaturesError, match="1 of 2"):
+        verify(spoilt, trust(ALICE, BOB, threshold=2))
 
 
 def test_a_damaged_signature_beside_two_good_ones_does_no_harm() -> None:
@@ -160,13 +189,13 @@ def test_the_same_signature_twice_does_not_count_twice() -> None:
     """Repeating a signature in the envelope does not reach a threshold of 2."""
     envelope = sign(PAYLOAD, [ALICE])
     twice = changed(envelope, signatures=json.loads(envelope)["signatures"] * 2)
-    with pytest.raises(TrustError):
+    with pytest.raises(EnvelopeError):
         verify(twice, trust(ALICE, BOB, threshold=2))
 
 
 def test_the_same_key_twice_in_the_trust_folder_does_not_count_twice() -> None:
     """Trusting one key twice does not let it reach a threshold of 2 alone."""
-    with pytest.raises(SignatureError):
+    with pytest.raises(TooFewSignaturesError):
         verify(sign(PAYLOAD, [ALICE, ALICE]), trust(ALICE, ALICE, threshold=2))
 
 
@@ -176,7 +205,7 @@ def test_one_key_under_two_ids_does_not_count_twice() -> None:
     envelope = sign(PAYLOAD, [ALICE])
     (signature,) = json.loads(envelope)["signatures"]
     aliased = changed(envelope, signatures=[signature, {**signature, "keyid": "alias"}])
-    with pytest.raises(TrustError):
+    with pytest.raises(EnvelopeError):
         verify(aliased, TrustedKeys((ALICE.public_key, load_public_key(json.dumps(fields))), threshold=2))
 
 
@@ -187,7 +216,7 @@ def test_a_payload_signed_as_another_type_is_refused() -> None:
     envelope = json.dumps(foreign.to_dict()).encode()
     with pytest.raises(EnvelopeError, match="payload type"):
         verify(envelope, trust(ALICE))
-    with pytest.raises(SignatureError):
+    with pytest.raises(TamperedError):
         verify(changed(envelope, payloadType=MANIFEST_PAYLOAD_TYPE), trust(ALICE))
 
 
@@ -205,3 +234,32 @@ def test_an_envelope_without_a_member_is_refused(member: str) -> None:
     del fields[member]
     with pytest.raises(EnvelopeError):
         verify(json.dumps(fields).encode(), trust(ALICE))
+
+
+def test_signatures_are_gathered_one_after_the_other() -> None:
+    """Who adds a signature changes neither payload nor other signatures; the same one again changes nothing."""
+    first = sign(PAYLOAD, [ALICE])
+    both = countersign(first, [BOB])
+    assert verify(both, trust(ALICE, BOB, threshold=2)) == PAYLOAD
+    assert payload_of(both) == payload_of(first) == PAYLOAD
+    assert countersign(first, [ALICE]) == first
+    with pytest.raises(TooFewSignaturesError):
+        verify(countersign(first, [ALICE]), trust(ALICE, BOB, threshold=2))
+
+
+@pytest.mark.parametrize("garbage", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 60_000])
+def test_nothing_is_added_to_what_is_no_envelope(garbage: bytes) -> None:
+    """Neither a signature nor a look without trust can be had of garbage."""
+    with pytest.raises(EnvelopeError):
+        countersign(garbage, [ALICE])
+    with pytest.raises(EnvelopeError):
+        payload_of(garbage)
+
+
+def test_an_envelope_that_no_edge_would_read_is_not_signed() -> None:
+    """A payload whose envelope would be too large is found by who signs it, and by who adds a signature."""
+    with pytest.raises(MessageTooLargeError):
+        sign(bytes(MAX_ENVELOPE_BYTES), [ALICE])
+    full = sign(bytes(MAX_ENVELOPE_BYTES * 3 // 4 - 300), [ALICE])
+    with pytest.raises(MessageTooLargeError):
+        countersign(full, [BOB, CAROL])

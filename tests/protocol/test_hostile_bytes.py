@@ -12,13 +12,20 @@ import pytest
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from message_strategies import contexts, digests, frames, message_ids, messages, plain_values, topic_ids
+from pydantic import ValidationError
+from signed_documents import assignment_fields, manifest_fields, rotation
 
+from protocol.assignment import Seen, trusted_assignment
+from protocol.chunks import ManifestFile, read_index, sha256_of
 from protocol.codec import EventContext, decode, decode_frame, encode, encode_frame, schema_uri
 from protocol.errors import EnvelopeError, ProtocolError, TrustError, UnknownTopicError
-from protocol.manifest import trusted_manifest
+from protocol.manifest import EdgeFacts, shown_manifest, stored_manifest, trusted_manifest
 from protocol.messages import KIND_OF, MESSAGE_TYPES, Frame, Message
+from protocol.rotation import KeySet, follow, rotate, unbundle
 from protocol.signing import (
+    ASSIGNMENT_PAYLOAD_TYPE,
     MANIFEST_PAYLOAD_TYPE,
+    ROTATION_PAYLOAD_TYPE,
     TrustedKeys,
     generate_signer,
     load_public_key,
@@ -31,6 +38,8 @@ from protocol.topics import ROOT, Kind, parse
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SIGNER = generate_signer()
 TRUSTED = TrustedKeys((SIGNER.public_key,))
+KEYS = KeySet(TRUSTED, TRUSTED)
+TYPES = (MANIFEST_PAYLOAD_TYPE, ASSIGNMENT_PAYLOAD_TYPE, ROTATION_PAYLOAD_TYPE)
 kinds = st.sampled_from(Kind)
 
 texts = st.text(st.characters(codec=None), max_size=12)
@@ -67,7 +76,8 @@ user_properties = st.lists(st.tuples(attribute_names | texts, texts | topic_ids 
 
 
 def expected(kind: Kind) -> list[tuple[str, str]]:
-    return [("id", "m-1"), ("dataschema", schema_uri(kind, 1))]
+    major = MESSAGE_TYPES[kind].schema_major if kind in MESSAGE_TYPES else 1
+    return [("id", "m-1"), ("dataschema", schema_uri(kind, major))]
 
 
 def only_own_errors(kind: Kind, payload: bytes, attributes: list[tuple[str, str]]) -> None:
@@ -191,7 +201,19 @@ def only_trust_errors(envelope: bytes) -> None:
     with suppress(TrustError):
         verify(envelope, TRUSTED)
     with suppress(TrustError):
-        trusted_manifest(envelope, TRUSTED, now=NOW, running_version=0, preprocessing_version=1)
+        trusted_manifest(envelope, TRUSTED, EdgeFacts(1), now=NOW)
+    with suppress(TrustError):
+        stored_manifest(envelope, TRUSTED, 1)
+    with suppress(TrustError):
+        shown_manifest(envelope)
+    with suppress(TrustError):
+        trusted_assignment(envelope, TRUSTED, site="ward", edge="edge-1", seen=Seen(), now=NOW)
+    with suppress(TrustError):
+        rotate(KEYS, envelope)
+    with suppress(TrustError):
+        follow(KEYS, [envelope])
+    with suppress(TrustError):
+        follow(KEYS, unbundle(envelope))
 
 
 @given(st.binary(max_size=200) | json_values.map(json.dumps).map(str.encode))
@@ -215,7 +237,7 @@ signatures = st.fixed_dictionaries(
     st.fixed_dictionaries(
         {
             "payload": encoded_bytes | json_values,
-            "payloadType": st.just(MANIFEST_PAYLOAD_TYPE) | json_values,
+            "payloadType": st.sampled_from(TYPES) | json_values,
             "signatures": st.lists(signatures | json_values, max_size=3) | json_values,
         }
     )
@@ -231,8 +253,48 @@ def test_any_envelope_of_the_right_shape(envelope: dict[str, Any]) -> None:
 @example(b'{"labels":' * 5_000)
 @example(b'{"version":' + b"9" * 20_000 + b"}")
 def test_anything_that_was_signed(payload: bytes) -> None:
-    """Even what a trusted key signed is refused by a `TrustError` unless it is a manifest."""
-    only_trust_errors(sign(payload, [SIGNER]))
+    """Even what a trusted key signed is refused by a `TrustError` unless it is a document of its type."""
+    for payload_type in TYPES:
+        only_trust_errors(sign(payload, [SIGNER], payload_type))
+
+
+DOCUMENTS = {
+    MANIFEST_PAYLOAD_TYPE: manifest_fields(
+        returns_from=[8], deltas=[], metrics={"accuracy": 0.9}, trial={}, probation={}
+    ),
+    ASSIGNMENT_PAYLOAD_TYPE: assignment_fields(),
+    ROTATION_PAYLOAD_TYPE: rotation(2, [SIGNER]).model_dump(mode="json"),
+}
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(TYPES), st.data())
+def test_a_signed_document_with_one_field_of_a_wrong_type(payload_type: str, data: st.DataObject) -> None:
+    """A signed document with a field left out or replaced by any value is one, or is refused by a `TrustError`."""
+    fields = dict(DOCUMENTS[payload_type])
+    field = data.draw(st.sampled_from(sorted(fields)))
+    if data.draw(st.booleans()):
+        del fields[field]
+    else:
+        fields[field] = data.draw(json_values)
+    only_trust_errors(sign(json.dumps(fields).encode(), [SIGNER], payload_type))
+
+
+@given(json_values, json_values)
+def test_a_signed_manifest_with_any_files(name: Any, file: Any) -> None:
+    """Whatever a signed manifest says of its files, it can be fetched, or is refused by a `TrustError`."""
+    files = {**manifest_fields()["files"], str(name): file}
+    only_trust_errors(sign(json.dumps(manifest_fields(files=files)).encode(), [SIGNER]))
+    only_trust_errors(sign(json.dumps(manifest_fields(files=name, deltas=file)).encode(), [SIGNER]))
+
+
+@given(st.lists(st.binary(max_size=80), max_size=3), st.integers(1, 10**6), st.integers(0, 300))
+def test_any_bytes_as_an_index(index: list[bytes], size: int, count: int) -> None:
+    """Even when their hashes were signed, any bytes list the chunks of the file or raise a `TrustError`."""
+    hashes = tuple(map(sha256_of, index))
+    with suppress(TrustError, ValidationError):
+        file = ManifestFile(sha256="f" * 64, size=size, chunk_count=count, index=hashes)
+        assert sum(chunk.size for chunk in read_index(file, index)) == size
 
 
 KEY_FIELDS = json.loads(public_key_json(SIGNER))

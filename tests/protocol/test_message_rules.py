@@ -8,8 +8,22 @@ from hypothesis import given
 from message_strategies import digests, messages, readings
 from pydantic import ValidationError
 
+from protocol.chunks import to_bitmap
 from protocol.labels import LABELS, Label
-from protocol.messages import Diagnosis, Message, NetworkReading, Part, Receipt, RetrainRequest, SliceRead, Status
+from protocol.messages import (
+    MAX_CHUNKS,
+    MAX_INDEX_PIECES,
+    ChunkRequest,
+    Diagnosis,
+    Message,
+    ModelReported,
+    NetworkReading,
+    Part,
+    Receipt,
+    RetrainRequest,
+    SliceRead,
+    Status,
+)
 
 READING = {
     "label": "COVID-19",
@@ -130,3 +144,35 @@ def test_a_slice_carries_no_more_than_a_slice() -> None:
     """An image of 7 bytes or of more than 96 KiB is no slice."""
     fields = SliceRead.model_json_schema()["properties"]["image"]
     assert (fields["minLength"], fields["maxLength"]) == (8, 96 * 1024)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pieces": [], "wanted": {}},
+        {"pieces": [], "wanted": {"model.onnx": ""}},
+        {"pieces": ["f" * 64] * (MAX_INDEX_PIECES + 1)},
+        {"pieces": ["F" * 64]},
+        {"pieces": ["../" + "f" * 61]},
+        {"wanted": {"model.onnx": to_bitmap([MAX_CHUNKS + 8])}},
+        {"wanted": {str(number): "AQ==" for number in range(9)}},
+        {"wanted": {"a" * 201: "AQ=="}},
+        {"wanted": ["model.onnx"]},
+        {"version": 0},
+        {"version": None},
+    ],
+)
+def test_a_chunk_request_asks_for_something_and_not_for_everything(changes: dict[str, Any]) -> None:
+    """A request for nothing, for more than a file can have, or by a malformed hash is refused."""
+    good = {"version": 1, "pieces": ["f" * 64], "wanted": {"model.onnx": to_bitmap([0, MAX_CHUNKS - 1])}}
+    assert ChunkRequest.model_validate(good).wanted.keys() == {"model.onnx"}
+    with pytest.raises(ValidationError):
+        ChunkRequest.model_validate({**good, **changes})
+
+
+def test_a_report_names_a_hundred_banned_versions_at_most() -> None:
+    """What an edge reports of its bans has an end."""
+    good = {"phase": "active", "at": "2026-03-01T12:00:00Z", "banned": list(range(1, 101))}
+    assert len(ModelReported.model_validate(good).banned) == 100
+    with pytest.raises(ValidationError):
+        ModelReported.model_validate({**good, "banned": list(range(1, 102))})

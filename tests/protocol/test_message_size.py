@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from protocol.chunks import to_bitmap
 from protocol.codec import EventContext, decode, decode_frame, encode, encode_frame
-from protocol.errors import EnvelopeError, MessageTooLargeError, ProtocolError
+from protocol.errors import EnvelopeError, MessageTooLargeError
 from protocol.labels import Label
 from protocol.messages import (
     KIB,
+    MAX_CHUNKS,
+    MAX_INDEX_PIECES,
     MAX_SLICE_PNG_BYTES,
     MESSAGE_TYPES,
     ChunkRequest,
@@ -86,9 +89,15 @@ def test_no_message_may_exceed_aws_iot_core() -> None:
 
 
 def test_the_longest_receipt_and_chunk_request_fit() -> None:
-    """As many ids and chunks as one message may name fit under its limit."""
+    """As many ids, pieces of index and chunks as one message may name fit under its limit."""
     receipt = Receipt(message_ids=tuple(f"{number:064}" for number in range(500)))
-    request = ChunkRequest(version=2**63 - 1, chunks=("f" * 64,) * 64)
+    every_chunk = to_bitmap(range(MAX_CHUNKS))
+    request = ChunkRequest(
+        version=2**63 - 1,
+        pieces=("f" * 64,) * MAX_INDEX_PIECES,
+        wanted={f"{number}{LONGEST_TEXT[1:]}": every_chunk for number in range(8)},
+        shared=True,
+    )
     assert len(encode(receipt, CONTEXT).payload) <= Receipt.max_bytes
     assert len(encode(request, CONTEXT).payload) <= ChunkRequest.max_bytes
 
@@ -163,5 +172,5 @@ def test_an_oversized_envelope_is_refused_before_parsing() -> None:
 
 def test_an_oversized_manifest_is_found_before_publishing() -> None:
     """Signing refuses a payload whose envelope every edge would refuse for its size."""
-    with pytest.raises(ProtocolError):
+    with pytest.raises(MessageTooLargeError):
         sign(bytes(MAX_ENVELOPE_BYTES), [generate_signer()])

@@ -8,7 +8,9 @@ from message_strategies import digests, topic_ids
 from protocol.errors import InvalidIdError, ProtocolError, UnknownTopicError
 from protocol.topics import (
     CLOUD_KINDS,
+    FLEET_CHUNKS,
     FLEET_DESIRED,
+    FLEET_KEYS,
     RESERVED_SITES,
     ROOT,
     Address,
@@ -18,12 +20,13 @@ from protocol.topics import (
     cloud_topic,
     edge_topic,
     every_edge,
+    fleet_chunk,
     parse,
 )
 
 MAX_SLASHES = 7
 """AWS IoT Core's limit."""
-EDGE_KINDS = sorted(set(Kind) - CLOUD_KINDS)
+EDGE_KINDS = sorted(set(Kind) - CLOUD_KINDS - {Kind.MODEL_KEYS})
 sites = topic_ids.filter(lambda site: site not in RESERVED_SITES)
 WRONG_IDS = ["", "A", "a" * 33, "a_b", "a/b", "+", "#", "a b", "a\n", "\u00e9", "\u0661", "$sys", "a\0", ".."]
 
@@ -48,6 +51,37 @@ def test_a_cloud_topic_is_read_as_it_was_built(kind: Kind) -> None:
 def test_the_fleet_topic_is_read_as_a_release_for_all() -> None:
     """The fleet's desired release has the kind of an edge's, and no edge."""
     assert parse(FLEET_DESIRED) == Address(Kind.MODEL_DESIRED)
+
+
+def test_the_topic_of_keys_is_the_fleets_alone() -> None:
+    """Key rotations are said once to all: no edge and no cloud has a topic for them."""
+    assert parse(FLEET_KEYS) == Address(Kind.MODEL_KEYS)
+    with pytest.raises(UnknownTopicError):
+        edge_topic("ward", "edge-1", Kind.MODEL_KEYS)
+    with pytest.raises(UnknownTopicError):
+        parse(f"{ROOT}/ward/edge-1/model/keys")
+
+
+@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.MODEL_DESIRED, Kind.MODEL_KEYS}))
+def test_the_fleet_has_no_other_topics(kind: Kind) -> None:
+    """Nothing but a release, keys and chunks is said to all edges; an assignment least of all."""
+    with pytest.raises(UnknownTopicError):
+        parse(f"{ROOT}/fleet/{kind}")
+
+
+@given(digests)
+def test_a_chunk_for_all_is_read_as_it_was_built(sha256: str) -> None:
+    """A chunk for all has its hash and no edge, and the filter for such chunks matches it."""
+    assert parse(fleet_chunk(sha256)) == Address(Kind.MODEL_CHUNK, sha256=sha256)
+    assert FLEET_CHUNKS.replace("+", sha256) == fleet_chunk(sha256)
+    assert fleet_chunk(sha256).count("/") <= MAX_SLASHES
+
+
+@given(sites, topic_ids, digests)
+def test_a_chunk_for_all_is_no_edges_chunk(site: str, edge: str, sha256: str) -> None:
+    """No edge's filter matches the chunks for all, and the filter for these matches no edge's."""
+    mine = edge_topic(site, edge, Kind.MODEL_CHUNK, sha256)
+    assert mine.count("/") != fleet_chunk(sha256).count("/")
 
 
 @pytest.mark.parametrize("wrong", WRONG_IDS)
@@ -92,6 +126,8 @@ def test_a_chunk_topic_needs_a_hash(sha256: str) -> None:
         edge_topic("ward", "edge-1", Kind.MODEL_CHUNK, sha256)
     with pytest.raises(UnknownTopicError):
         parse(f"{ROOT}/ward/edge-1/model/chunk/{sha256}")
+    with pytest.raises(UnknownTopicError):
+        fleet_chunk(sha256)
 
 
 @pytest.mark.parametrize("kind", sorted(CLOUD_KINDS))
@@ -157,6 +193,11 @@ def test_nothing_outside_our_root_is_accepted(root: str, site: str, edge: str) -
         "sliceloop/v1/#",
         "sliceloop/v1/fleet/status",
         "sliceloop/v1/fleet/model/reported",
+        "sliceloop/v1/fleet/model/assigned",
+        "sliceloop/v1/fleet/model/keys/more",
+        "sliceloop/v1/fleet/model/chunk",
+        "sliceloop/v1/fleet/model/chunk/+",
+        "sliceloop/v1/cloud/model/keys",
         "$SYS/broker/version",
         "$share/workers/sliceloop/v1/ward/edge-1/status",
     ],

@@ -4,7 +4,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import pytest
@@ -24,6 +24,8 @@ from worker_parts import (
 
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore
+from cloud_worker.release_settings import ReleaseSettings
+from cloud_worker.releasing import ReleaseDesk
 from cloud_worker.retrain import Side, side_of
 from cloud_worker.retraining import READ_BATCH, Retraining
 from cloud_worker.settings import GateSettings, RetrainSettings, WorkerSettings
@@ -61,16 +63,21 @@ class Loop:
         self.retraining.take_result(result(request, files), now)
         return verdicts(self.retraining.step(now))
 
+    def sign(self, now: datetime = NOW) -> list[int]:
+        """Sign the candidate that waits, as an engineer does; return what was released."""
+        desk = ReleaseDesk(ReleaseSettings(), self.store, self.ledger, [SIGNER])
+        return [manifest.version for manifest in desk.release_candidates(now)]
+
     def again(self) -> Retraining:
         """Return the worker's retraining after a restart."""
-        return Retraining(SETTINGS, self.store, self.ledger, SIGNER)
+        return Retraining(SETTINGS, self.store, self.ledger)
 
 
 @pytest.fixture
 def loop(store: ObjectStore, ledger: Ledger) -> Loop:
     add_labelled(store, ledger, PATIENTS)
     release(store, ledger, SIGNER, constant_network(Label.NORMAL))
-    return Loop(store, ledger, Retraining(SETTINGS, store, ledger, SIGNER))
+    return Loop(store, ledger, Retraining(SETTINGS, store, ledger))
 
 
 def trained(model: bytes | None = None) -> Files:
@@ -123,7 +130,7 @@ def reasons(ledger: Ledger) -> list[str]:
 
 def test_the_policy_fires_once_and_every_decision_is_on_record(store: ObjectStore, ledger: Ledger) -> None:
     """Each new reason for waiting is recorded once, the firing too; while a request is open there is no second one."""
-    retraining = Retraining(SETTINGS, store, ledger, SIGNER)
+    retraining = Retraining(SETTINGS, store, ledger)
     assert [*retraining.step(NOW), *retraining.step(later(1))] == []
     release(store, ledger, SIGNER, constant_network(Label.NORMAL))
     assert retraining.step(later(2)) == []
@@ -145,7 +152,7 @@ def test_workers_that_decide_at_once_ask_once(loop: Loop) -> None:
 
     def decide() -> None:
         with Ledger(loop.ledger.url) as ledger:
-            retraining = Retraining(SETTINGS, loop.store, ledger, SIGNER)
+            retraining = Retraining(SETTINGS, loop.store, ledger)
             together.wait()
             asked.extend(said for said in retraining.step(NOW) if isinstance(said, RetrainRequest))
 
@@ -196,7 +203,9 @@ def test_a_better_candidate_becomes_the_next_release(loop: Loop) -> None:
     request = loop.request()
     put_all(request, trained())
     loop.retraining.take_result(result(request, trained()), later(60))
-    (said,) = loop.retraining.step(later(60))
+    assert loop.retraining.step(later(60)) == [], "it waits for an engineer"
+    assert loop.sign(later(60)) == [2]
+    (said,) = loop.retraining.step(later(61))
     assert isinstance(said, RetrainResult)
     assert (said.request_id, said.outcome, said.verdict) == (request.request_id, "candidate", "released")
     assert said.released_version == 2
@@ -219,6 +228,8 @@ def test_a_better_candidate_becomes_the_next_release(loop: Loop) -> None:
 def test_the_next_retraining_starts_from_the_new_release(loop: Loop) -> None:
     """After a release, new labels and the cooldown, the next request is based on version 2."""
     loop.answer(loop.request(), trained())
+    assert loop.sign() == [2]
+    assert verdicts(loop.retraining.step(later(1))) == ["released"]
     add_labelled(loop.store, loop.ledger, cohort(2, "new"), first=len(PATIENTS))
     assert loop.retraining.step(later(599)) == []
     request = loop.request(later(600))
@@ -259,40 +270,38 @@ def test_a_candidate_that_cannot_be_released_is_refused_with_its_reason(
     assert len(loop.ledger.releases()) == 1
 
 
-def test_after_a_crash_between_decision_and_release_it_is_released_once(loop: Loop) -> None:
-    """A candidate that was accepted before the worker died is released by the next one, exactly once."""
-    accept_without_release(loop)
-    for seconds, verdict in ((60, ["released"]), (61, [])):
-        assert verdicts(loop.again().step(later(seconds))) == verdict
-        assert [each.version for each in loop.ledger.releases()] == [1, 2]
-
-
 def test_what_is_released_is_what_was_judged(loop: Loop) -> None:
     """Files that are uploaded anew after the gate's decision change nothing about the release."""
-    request = accept_without_release(loop)
+    request = loop.request()
+    assert loop.answer(request, trained()) == []
     for name in trained():
         put(request.upload_urls[name], b"something else")
-    loop.again().step(later(60))
+    assert loop.sign(later(60)) == [2]
     released = loop.ledger.releases()[1]
     assert loop.store.get(released.files[MODEL_FILE]) == trained()["model.onnx"]
     assert loop.store.get(released.checkpoint_key) == LEARNT
 
 
-def accept_without_release(loop: Loop) -> RetrainRequest:
-    """Leave store and ledger as a worker does that dies after its decision: one without a key goes no further."""
-    keyless = replace(loop, retraining=Retraining(SETTINGS, loop.store, loop.ledger, None))
-    request = keyless.request()
-    assert keyless.answer(request, trained()) == []
-    return request
-
-
-def test_without_a_signing_key_a_candidate_waits(loop: Loop) -> None:
-    """Without a key an accepted candidate is kept, and nothing is released however often the worker steps."""
-    request = accept_without_release(loop)
-    keyless = Retraining(SETTINGS, loop.store, loop.ledger, None)
-    assert [keyless.step(later(seconds)) for seconds in range(3)] == [[], [], []]
+def test_a_candidate_waits_for_a_signature_and_is_released_once(loop: Loop) -> None:
+    """Nothing is released however often worker and successor step; an engineer who signs twice releases once."""
+    request = loop.request()
+    assert loop.answer(request, trained()) == []
+    assert [*loop.retraining.step(later(1)), *loop.again().step(later(2))] == []
     assert [each.request_id for each in loop.ledger.accepted_unreleased()] == [request.request_id]
-    assert len(loop.ledger.releases()) == 1
+    assert [loop.sign(later(3)), loop.sign(later(4))] == [[2], []]
+    assert verdicts(loop.retraining.step(later(5))) == ["released"]
+    assert [each.version for each in loop.ledger.releases()] == [1, 2]
+
+
+def test_a_candidate_that_was_judged_against_another_release_is_not_signed(loop: Loop) -> None:
+    """What was better than version 1 may be worse than version 2: it is refused, with the reason."""
+    loop.answer(loop.request(), trained())
+    release(loop.store, loop.ledger, SIGNER, network())
+    assert loop.sign() == []
+    (candidate,) = loop.ledger.candidates()
+    assert candidate.verdict == "refused"
+    assert candidate.reason == "not signed: judged against version 1, and since then version 2 stands"
+    assert loop.ledger.accepted_unreleased() == []
 
 
 def failed(request_id: str) -> RetrainResult:
@@ -364,7 +373,7 @@ def test_a_request_asked_again_has_urls_that_hold(loop: Loop) -> None:
     assert loop.ledger.request(request.request_id).message == renewed
     assert loop.again().step(halfway) == [renewed]
     loop.answer(renewed, trained(), halfway)
-    assert len(loop.ledger.releases()) == 2
+    assert loop.sign(halfway) == [2]
 
 
 def test_a_request_whose_data_set_is_gone_is_given_up(loop: Loop) -> None:

@@ -1,4 +1,4 @@
-"""The desk reads again, says its verdicts, announces releases, serves their chunks, and asks for retrainings."""
+"""The desk reads again, says its verdicts, tells edges their release, serves its chunks, and asks for retrainings."""
 
 import json
 import os
@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from worker_parts import (
+    ASSIGN,
     EDGE,
     NOW,
     SITE,
@@ -18,11 +20,13 @@ from worker_parts import (
     cohort,
     constant_network,
     deciding,
+    director,
     network,
     network_file,
     outbound,
     quick,
     release,
+    reports,
     slice_read,
     trusted_by,
     wait_until,
@@ -32,11 +36,14 @@ from broker.embedded import EmbeddedBroker
 from broker.messages import Inbound, Outbound
 from broker.settings import BrokerSettings
 from cloud_worker.embedded_s3 import EmbeddedS3
+from cloud_worker.fleet_settings import DeliverySettings
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, image_key
+from cloud_worker.release import Release
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import RetrainSettings, WorkerSettings
-from protocol.chunks import check_file
+from protocol.assignment import Seen, trusted_assignment
+from protocol.chunks import check_file, read_index, sha256_of, to_bitmap
 from protocol.labels import Label
 from protocol.manifest import Manifest
 from protocol.messages import (
@@ -49,19 +56,33 @@ from protocol.messages import (
     SliceRead,
     Verdict,
 )
-from protocol.signing import generate_signer
-from protocol.topics import FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
+from protocol.signing import TrustedKeys, generate_signer
+from protocol.topics import FLEET_CHUNKS, FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
 
 SIGNER = generate_signer()
 SETTINGS = WorkerSettings(name="desk-test", poll_s=0.02, store_retry_s=0.05)
 VERDICTS = edge_topic(SITE, EDGE, Kind.VERDICT)
 CHUNKS = chunk_filter(SITE, EDGE)
+OWN = edge_topic(SITE, EDGE, Kind.MODEL_ASSIGNED), edge_topic(SITE, EDGE, Kind.MODEL_DESIRED)
 REQUESTS = cloud_topic(Kind.RETRAIN_REQUEST)
 
 
-def announced(version: int) -> Callable[[Inbound], bool]:
-    """Tell whether what arrived is the signed announcement of this version."""
-    return lambda heard: heard.topic == FLEET_DESIRED and trusted_by(SIGNER, heard.payload).version == version
+def told(version: int, edge: str = EDGE) -> Callable[[Inbound], bool]:
+    """Tell whether what arrived is this edge's assignment to this version, as the edge verifies it."""
+
+    def is_it(heard: Inbound) -> bool:
+        if heard.topic != edge_topic(SITE, edge, Kind.MODEL_ASSIGNED):
+            return False
+        keys, now = TrustedKeys((ASSIGN.public_key,)), datetime.now(UTC)
+        return trusted_assignment(heard.payload, keys, site=SITE, edge=edge, seen=Seen(), now=now).version == version
+
+    return is_it
+
+
+def desired(version: int, edge: str = EDGE) -> Callable[[Inbound], bool]:
+    """Tell whether what arrived is the signed release of this version, on the edge's own topic."""
+    topic = edge_topic(SITE, edge, Kind.MODEL_DESIRED)
+    return lambda heard: heard.topic == topic and trusted_by(SIGNER, heard.payload).version == version
 
 
 def chunk(sha256: str) -> Callable[[Inbound], bool]:
@@ -69,8 +90,20 @@ def chunk(sha256: str) -> Callable[[Inbound], bool]:
     return lambda heard: parse(heard.topic).sha256 == sha256
 
 
-def wants(version: int, chunks: Sequence[str]) -> Outbound:
-    return outbound(ChunkRequest(version=version, chunks=tuple(chunks)), "get-1")
+def wants(version: int, pieces: Sequence[str], edge: str = EDGE, *, shared: bool = False) -> Outbound:
+    """Ask for pieces of indices."""
+    request = ChunkRequest(version=version, pieces=tuple(pieces), shared=shared)
+    return outbound(request, "get-1", edge_topic(SITE, edge, Kind.MODEL_GET))
+
+
+def wants_places(version: int, name: str, places: Sequence[int]) -> Outbound:
+    """Ask for chunks of a file by their places."""
+    return outbound(ChunkRequest(version=version, wanted={name: to_bitmap(places)}), "get-1")
+
+
+def first_piece(made: Release) -> str:
+    """Return the first piece of the network's index, which is a chunk as others are."""
+    return made.manifest.files["model.onnx"].index[0]
 
 
 def store_slice(store: ObjectStore, ledger: Ledger, said: SliceRead, stored_bytes: bytes | None = None) -> None:
@@ -81,42 +114,82 @@ def store_slice(store: ObjectStore, ledger: Ledger, said: SliceRead, stored_byte
 
 
 def fetch(edge: Peer, manifest: Manifest) -> dict[str, bytes]:
-    """Ask for every chunk of a release as an edge does, and put the files together."""
-    return {
-        name: b"".join(edge.ask(wants(manifest.version, [sha256]), chunk(sha256)).payload for sha256 in file.chunks)
-        for name, file in manifest.files.items()
-    }
+    """Ask for every file of a release as an edge does: its index, and then its chunks by their places."""
+    files = {}
+    for name, file in manifest.files.items():
+        pieces = [edge.ask(wants(manifest.version, [sha256]), chunk(sha256)).payload for sha256 in file.index]
+        chunks = read_index(file, pieces)
+        edge.say(wants_places(manifest.version, name, range(len(chunks))))
+        found = {each.sha256: edge.hear(chunk(each.sha256), name).payload for each in dict.fromkeys(chunks)}
+        files[name] = b"".join(found[each.sha256] for each in chunks)
+    return files
 
 
-def test_the_latest_release_is_announced_to_whoever_comes_later(
+def test_each_edge_hears_its_assignment_and_its_release(
     store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
 ) -> None:
-    """The latest release is retained on the fleet's topic, signed; a newer one follows it without a restart."""
-    for model in (network(), constant_network(Label.NORMAL)):
-        release(store, ledger, SIGNER, model)
-    edge = peer(FLEET_DESIRED)
-    with deciding(SETTINGS, broker_settings, store, ledger):
-        edge.hear(announced(2), "version 2")
-        assert peer(FLEET_DESIRED).hear(announced(2), "version 2, for a later one").retained
+    """Both are retained on the edge's own topics, for a later one too; a newer release follows without a restart."""
+    reports(ledger)
+    release(store, ledger, SIGNER, network(), datetime.now(UTC))
+    edge = peer(*OWN)
+    with deciding(SETTINGS, broker_settings, store, ledger, assigner=director(SETTINGS, store, ledger, SIGNER)):
+        edge.hear(told(1), "assignment of version 1")
+        edge.hear(desired(1), "version 1")
+        late = peer(*OWN)
+        assert late.hear(told(1), "assignment, for a later one").retained
+        assert late.hear(desired(1), "version 1, for a later one").retained
         with Ledger(ledger.url) as elsewhere:
-            release(store, elsewhere, SIGNER, network())
-        edge.hear(announced(3), "version 3")
+            release(store, elsewhere, SIGNER, constant_network(Label.NORMAL), datetime.now(UTC))
+        edge.hear(told(2), "assignment of version 2")
+        edge.hear(desired(2), "version 2")
 
 
-def test_a_broker_that_forgot_the_release_is_told_again(
+def test_what_was_announced_to_all_is_taken_back(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """A release that an older worker retained for the whole fleet is cleared: it belongs to no ring."""
+    peer().say(Outbound(FLEET_DESIRED, b"of before", retain=True))
+    edge = peer(FLEET_DESIRED)
+    edge.hear(lambda heard: heard.payload == b"of before", "what was retained")
+    with deciding(SETTINGS, broker_settings, store, ledger, assigner=director(SETTINGS, store, ledger, SIGNER)):
+        edge.hear(lambda heard: heard.payload == b"", "nothing any more")
+
+
+def test_a_broker_that_forgot_the_assignments_is_told_again(
     store: ObjectStore,
     ledger: Ledger,
     running_broker: EmbeddedBroker,
     broker_settings: BrokerSettings,
     peer: Callable[..., Peer],
 ) -> None:
-    """After the broker was killed and started again, a new subscriber still gets the latest release."""
-    release(store, ledger, SIGNER, network())
-    with deciding(SETTINGS, broker_settings, store, ledger):
-        peer(FLEET_DESIRED).hear(announced(1), "version 1")
+    """After the broker was killed and started again, a new subscriber still gets assignment and release."""
+    reports(ledger)
+    release(store, ledger, SIGNER, network(), datetime.now(UTC))
+    with deciding(SETTINGS, broker_settings, store, ledger, assigner=director(SETTINGS, store, ledger, SIGNER)):
+        peer(*OWN).hear(told(1), "version 1")
         running_broker.kill()
-        with EmbeddedBroker(running_broker.port), Peer(broker_settings, FLEET_DESIRED) as edge:
-            edge.hear(announced(1), "version 1 again")
+        with EmbeddedBroker(running_broker.port), Peer(broker_settings, *OWN) as edge:
+            edge.hear(told(1), "assignment again")
+            edge.hear(desired(1), "version 1 again")
+
+
+def test_what_several_edges_wait_for_is_published_once_for_all(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """Whoever asks within the interval, a chunk for all goes out once; who cannot hear it there gets its own."""
+    made = release(store, ledger, SIGNER, network())
+    piece = first_piece(made)
+    settings = SETTINGS.model_copy(update={"delivery": DeliverySettings(repeat_after_s=60)})
+    edge = peer(FLEET_CHUNKS, chunk_filter(SITE, EDGE), chunk_filter(SITE, "ct-2"))
+    with deciding(settings, broker_settings, store, ledger):
+        edge.ask(wants(1, [piece], shared=True), chunk(piece))
+        for name in ("ct-2", "ct-3", EDGE):
+            edge.say(wants(1, [piece], name, shared=True))
+        edge.say(wants(1, [piece], "ct-2"))
+        own = edge.hear(lambda heard: heard.topic == edge_topic(SITE, "ct-2", Kind.MODEL_CHUNK, piece), "its own")
+        assert sha256_of(own.payload) == piece
+        edge.drain(0.2)
+        assert edge.heard == []
 
 
 def test_chunks_make_the_files_of_the_release(
@@ -140,7 +213,7 @@ def test_what_no_release_has_is_passed_over(
     made = release(store, ledger, SIGNER, network())
     lost = replace(ledger.releases()[0], version=2, sha256="f" * 64, files={"model.onnx": "models/ff/lost"})
     ledger.add_release(lost)
-    edge, (first, *_) = peer(CHUNKS), made.manifest.files["model.onnx"].chunks
+    edge, first = peer(CHUNKS), first_piece(made)
     with deciding(SETTINGS, broker_settings, store, ledger):
         edge.ask(wants(1, [first]), chunk(first))
         edge.say(wants(99, [first]))
@@ -159,7 +232,9 @@ def test_chunks_asked_for_while_the_store_is_away_come_when_it_is_back(
     peer: Callable[..., Peer],
 ) -> None:
     """With S3 killed the desk waits with what it was asked, and answers when S3 is back."""
-    old, new = (release(store, ledger, SIGNER, network()).manifest.files["model.onnx"].chunks[0] for _ in range(2))
+    old, new = (
+        first_piece(release(store, ledger, SIGNER, model)) for model in (network(), constant_network(Label.NORMAL))
+    )
     edge = peer(CHUNKS)
     with deciding(SETTINGS, broker_settings, store, ledger):
         edge.ask(wants(1, [old]), chunk(old))
@@ -222,12 +297,14 @@ def test_a_second_reader_that_answers_nonsense_stops_nothing(
     tmp_path: Path, store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
 ) -> None:
     """With a second reader whose answers are not finite no slice gets a second reading, and all else goes on."""
-    edge = peer(FLEET_DESIRED)
+    edge = peer(*OWN)
+    reports(ledger)
     store_slice(store, ledger, slice_read(1))
     nonsense = network_file(tmp_path / "second", network((float("nan"),) * 3))
-    with deciding(SETTINGS, broker_settings, store, ledger, SecondReader(nonsense, "second")):
-        release(store, ledger, SIGNER, network())
-        edge.hear(announced(1), "the release")
+    assigner = director(SETTINGS, store, ledger, SIGNER)
+    with deciding(SETTINGS, broker_settings, store, ledger, SecondReader(nonsense, "second"), assigner):
+        release(store, ledger, SIGNER, network(), datetime.now(UTC))
+        edge.hear(desired(1), "the release")
     assert len(ledger.slices_without("second")) == 1
     assert ledger.dead_letters() == []
 
@@ -294,7 +371,7 @@ def ward(shared_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) ->
     """One desk for all odd messages: each also shows that the one before did no harm."""
     url = f"sqlite:///{tmp_path_factory.mktemp('ward') / 'ledger.sqlite'}"
     with EmbeddedBroker() as broker, Ledger(url) as ledger:
-        (first, *_) = release(shared_store, ledger, SIGNER, network()).manifest.files["model.onnx"].chunks
+        first = first_piece(release(shared_store, ledger, SIGNER, network()))
         settings = quick(broker.port)
         with deciding(SETTINGS, settings, shared_store, ledger), Peer(settings, CHUNKS) as edge:
             edge.ask(wants(1, [first]), chunk(first))
@@ -318,11 +395,23 @@ RESULT = RetrainResult(request_id="r", outcome="candidate", at=NOW, trainer="t")
         (outbound(RESULT, "r-1"), False),
         (odd(STATUS, request_id="../../etc"), True),
         (odd(RESULT, temperature=0), True),
-        (odd(ChunkRequest(version=1, chunks=("0" * 64,)), version=str(2**80)), False),
-        (odd(ChunkRequest(version=1, chunks=("0" * 64,)), chunks=[]), True),
+        (odd(ChunkRequest(version=1, pieces=("0" * 64,)), version=str(2**80)), True),
+        (odd(ChunkRequest(version=1, pieces=("0" * 64,)), pieces=[]), True),
+        (outbound(ChunkRequest(version=1, wanted={"model.onnx": to_bitmap([9_999])}), "g-1"), True),
+        (outbound(ChunkRequest(version=1, wanted={"../../etc": to_bitmap([0])}), "g-2"), False),
         (Outbound(cloud_topic(Kind.RETRAIN_RESULT), b"[" * 10_000), True),
     ],
-    ids=["status nobody asked for", "result nobody asked for", "bad id", "bad number", "huge", "empty", "garbage"],
+    ids=[
+        "status nobody asked for",
+        "result nobody asked for",
+        "bad id",
+        "bad number",
+        "huge",
+        "empty",
+        "beyond",
+        "no file",
+        "garbage",
+    ],
 )
 def test_odd_messages_change_nothing(ward: Ward, sent: Outbound, quarantined: bool) -> None:
     """What nobody asked for is passed over, what is no message is kept with its reason, and the desk goes on."""

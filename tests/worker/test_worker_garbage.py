@@ -30,7 +30,8 @@ from cloud_worker.app import run_worker
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, S3Settings
 from cloud_worker.settings import WorkerSettings
-from protocol.chunks import sha256_of
+from cloud_worker.signing_keys import load_signer
+from protocol.chunks import describe
 from protocol.codec import schema_uri
 from protocol.messages import (
     ChunkRequest,
@@ -41,19 +42,31 @@ from protocol.messages import (
     RetrainResult,
     RetrainStatus,
 )
-from protocol.signing import generate_signer
-from protocol.topics import CLOUD_KINDS, FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
+from protocol.topics import (
+    CLOUD_KINDS,
+    FLEET_DESIRED,
+    FLEET_KEYS,
+    Kind,
+    chunk_filter,
+    cloud_topic,
+    edge_topic,
+    fleet_chunk,
+    parse,
+)
+from sliceloop.keys import new_keys
+from training.layout import cut_points
 from training.service import run_trainer
 from training.settings import TrainerSettings
 
-SIGNER = generate_signer()
-MODEL_CHUNK = sha256_of(network())
-EDGE_KINDS = [kind for kind in Kind if kind not in CLOUD_KINDS and kind is not Kind.MODEL_CHUNK]
+MODEL_PIECE = describe(network(), cut_points(network())).file.index[0]
+EDGE_KINDS = [kind for kind in Kind if kind not in CLOUD_KINDS | {Kind.MODEL_CHUNK, Kind.MODEL_KEYS}]
 TOPICS = [
     *(edge_topic(SITE, EDGE, kind) for kind in EDGE_KINDS),
     edge_topic(SITE, EDGE, Kind.MODEL_CHUNK, "0" * 64),
     *(cloud_topic(kind) for kind in CLOUD_KINDS),
     FLEET_DESIRED,
+    FLEET_KEYS,
+    fleet_chunk("0" * 64),
     "sliceloop/v1/UPPER CASE/ct-1/slice",
     "sliceloop/v1/cloud/nobody/status",
 ]
@@ -73,7 +86,7 @@ REQUEST = RetrainRequest(
 GOOD = [
     outbound(slice_read(7), "m-7"),
     outbound(ModelReported(phase=ModelPhase.NONE, at=NOW), "m-8"),
-    outbound(ChunkRequest(version=1, chunks=("0" * 64,)), "m-9"),
+    outbound(ChunkRequest(version=1, pieces=("0" * 64,), wanted={"model.onnx": "AQ=="}), "m-9"),
     outbound(RetrainStatus(request_id="r", trainer="t", phase=RetrainPhase.LOADING, at=NOW), "m-10"),
     outbound(REQUEST, "m-11"),
 ]
@@ -108,10 +121,18 @@ def everybody(
     """A whole worker and a trainer service at work, and a peer that hears what they answer."""
     folder = tmp_path_factory.mktemp("garbage")
     url, stop = f"sqlite:///{folder / 'ledger.sqlite'}", threading.Event()
+    keys = new_keys(folder / "keys")
     with Ledger(url) as ledger:
-        release(shared_store, ledger, SIGNER, network())
+        release(shared_store, ledger, load_signer(keys.signing), network())
     second = network_file(folder / "second", network())
-    worker = WorkerSettings(ledger_url=url, second_reader_dir=second, poll_s=0.05, store_retry_s=0.05)
+    worker = WorkerSettings(
+        ledger_url=url,
+        second_reader_dir=second,
+        poll_s=0.05,
+        store_retry_s=0.05,
+        assign_key_file=keys.assign,
+        trusted_keys_dir=keys.trusted,
+    )
     with ExitStack() as stack:
         broker = quick(stack.enter_context(EmbeddedBroker()).port)
         starts = {
@@ -132,8 +153,8 @@ def assert_all_answer(peer: Peer, number: int) -> None:
     """Have a slice stored and read again, a chunk served, and a retraining answered."""
     peer.ask(outbound(slice_read(number), f"s-{number}"), receipt_for(f"s-{number}"))
     peer.hear_message(Kind.VERDICT, lambda verdict: verdict.slice_id == f"slice-{number}")
-    wants = outbound(ChunkRequest(version=1, chunks=(MODEL_CHUNK,)), f"g-{number}")
-    peer.ask(wants, lambda heard: parse(heard.topic).sha256 == MODEL_CHUNK)
+    wants = outbound(ChunkRequest(version=1, pieces=(MODEL_PIECE,)), f"g-{number}")
+    peer.ask(wants, lambda heard: parse(heard.topic).sha256 == MODEL_PIECE)
     asked = REQUEST.model_copy(update={"request_id": f"r-{number}"})
 
     def answered(heard: Inbound) -> bool:

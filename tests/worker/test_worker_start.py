@@ -36,8 +36,8 @@ from cloud_worker.embedded_postgresql import EmbeddedPostgresql, PostgresqlMissi
 from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.ledger import Ledger, LedgerUnavailableError
 from cloud_worker.object_store import BucketDeniedError, ObjectStore, S3Settings
-from cloud_worker.release import SigningKeyError
-from cloud_worker.settings import ReleaseSettings, WorkerSettings
+from cloud_worker.settings import WorkerSettings
+from cloud_worker.signing_keys import SigningKeyError
 from training.bundle import BundleError
 
 RECEIPTS = f"sliceloop/v1/{SITE}/{EDGE}/receipt"
@@ -73,11 +73,11 @@ KEYS = {
 def test_a_signing_key_that_is_none_is_named(
     tmp_path: Path, settings: WorkerSettings, s3_settings: S3Settings, content: bytes | None
 ) -> None:
-    """A signing key that is missing or none of ours stops the start; the message names it and says how to make one."""
-    key = tmp_path / "signing.pem"
+    """A key to assign by that is missing or none of ours stops the start; the message says how to make one."""
+    key = tmp_path / "assign.pem"
     if content is not None:
         key.write_bytes(content)
-    keyed = settings.model_copy(update={"release": ReleaseSettings(signing_key_file=key)})
+    keyed = settings.model_copy(update={"assign_key_file": key, "trusted_keys_dir": tmp_path})
     with pytest.raises(SigningKeyError) as refused:
         start(keyed, s3_settings)
     assert str(key) in str(refused.value)

@@ -22,22 +22,33 @@ from broker.messages import Inbound, Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
 from broker.supervised import SupervisedThread
+from cloud_worker.assigner import Assigner
 from cloud_worker.desk import Desk
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, image_key
 from cloud_worker.receiver import SUBSCRIPTIONS, Receiver
 from cloud_worker.release import Releasable, Release, make_release
 from cloud_worker.release_settings import ReleaseSettings
-from cloud_worker.retraining import store_release
+from cloud_worker.releasing import store_release
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import WorkerSettings
 from protocol.chunks import sha256_of
 from protocol.codec import EventContext, decode, encode
 from protocol.errors import ProtocolError
 from protocol.labels import LABELS, Label
-from protocol.manifest import Manifest, trusted_manifest
-from protocol.messages import KIND_OF, Message, ModelRef, NetworkReading, Receipt, SliceRead
-from protocol.signing import TrustedKeys
+from protocol.manifest import EdgeFacts, Manifest, trusted_manifest
+from protocol.messages import (
+    KIND_OF,
+    Message,
+    ModelPhase,
+    ModelRef,
+    ModelReported,
+    NetworkReading,
+    Receipt,
+    SliceRead,
+)
+from protocol.rotation import KeySet
+from protocol.signing import TrustedKeys, generate_signer
 from protocol.topics import CLOUD_KINDS, Kind, cloud_topic, edge_topic, parse
 from training.bundle import Bundle, Report, write_bundle
 from training.evaluate import evaluate
@@ -48,6 +59,8 @@ ARCHITECTURE = "squeezenet1_1_bn"
 CHECKPOINT = b"weights to go on from"
 RETRY_S = 0.05
 SITE, EDGE = "north", "ct-1"
+ASSIGN = generate_signer()
+"""The worker's key."""
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 GREYS = dict(zip(LABELS, (40, 128, 216), strict=True))
 """The grey level that shows a class in these tests' slices."""
@@ -267,23 +280,33 @@ def network_file(folder: Path, model: bytes) -> Path:
     return folder
 
 
-def release(store: ObjectStore, ledger: Ledger, signer: CryptoSigner, model: bytes) -> Release:
+def release(store: ObjectStore, ledger: Ledger, signer: CryptoSigner, model: bytes, at: datetime = NOW) -> Release:
     """Enter a network as the next release."""
     network = Releasable(model, ARCHITECTURE, 1.0, None, None, {})
-    made = make_release(network, ledger.next_version(), ReleaseSettings(), signer, NOW)
+    made = make_release(network, ledger.next_version(), ReleaseSettings(), [signer], at)
     store_release(store, ledger, made, CHECKPOINT, {"by hand": "test"})
     return made
 
 
 def trusted_by(signer: CryptoSigner, envelope: bytes) -> Manifest:
     """Return the manifest as an edge that trusts this signer, and runs nothing yet, verifies it."""
-    return trusted_manifest(
-        envelope,
-        TrustedKeys((signer.public_key,)),
-        now=NOW,
-        running_version=0,
-        preprocessing_version=PREPROCESSING_VERSION,
-    )
+    return trusted_manifest(envelope, TrustedKeys((signer.public_key,)), EdgeFacts(PREPROCESSING_VERSION), now=NOW)
+
+
+def director(
+    settings: WorkerSettings, store: ObjectStore, ledger: Ledger, *signers: CryptoSigner, threshold: int = 1
+) -> Assigner:
+    """Return what assigns releases that these keys have signed."""
+    release_keys = TrustedKeys(tuple(signer.public_key for signer in signers), threshold)
+    return Assigner(settings, store, ledger, ASSIGN, KeySet(release_keys, TrustedKeys((ASSIGN.public_key,))))
+
+
+def reports(ledger: Ledger, edge: str = EDGE, at: datetime = NOW, running: Release | None = None, **said: Any) -> None:
+    """Enter what an edge says of its model."""
+    model = running.manifest.model_ref if running else None
+    phase = said.pop("phase", ModelPhase.ACTIVE if running else ModelPhase.NONE)
+    report = ModelReported(phase=phase, at=at, running=model, **said)
+    ledger.record_reported(SITE, edge, report.model_dump(mode="json"), at)
 
 
 @contextmanager
@@ -293,11 +316,11 @@ def deciding(
     store: ObjectStore,
     ledger: Ledger,
     reader: SecondReader | None = None,
-    signer: CryptoSigner | None = None,
+    assigner: Assigner | None = None,
 ) -> Iterator[None]:
     """Run a desk."""
     stop = threading.Event()
-    desk = Desk(settings, broker, store, ledger, reader, signer)
+    desk = Desk(settings, broker, store, ledger, reader, assigner)
     with SupervisedThread("desk", lambda: desk.run(stop), stop):
         yield
 
