@@ -169,13 +169,10 @@ CHUNK = Chunk("a" * 64, 4)
         pytest.param(index_of(CHUNK, Chunk("b" * 64, 0)), 4, 2, id="an-empty-chunk"),
         pytest.param(index_of(Chunk("b" * 64, MAX_CHUNK_BYTES + 1)), MAX_CHUNK_BYTES, 1, id="a-chunk-too-large"),
         pytest.param(index_of(Chunk("b" * 64, 2**32 - 1), CHUNK), 8, 2, id="endless"),
-<<<<<<< HEAD
-=======
         pytest.param(
             index_of(Chunk("b" * 64, MAX_CHUNK_BYTES + 1), CHUNK), MAX_CHUNK_BYTES + 5, 2, id="the-sum-of-one-too-large"
         ),
         pytest.param(index_of(CHUNK, CHUNK), 8, 1, id="the-sum-of-one-more"),
->>>>>>> 78b3a3d06c013e33e061d1f93093108234a71e7f
     ],
 )
 def test_an_index_whose_chunks_do_not_make_the_file_is_refused(index: bytes, size: int, count: int) -> None:
@@ -265,8 +262,6 @@ def test_any_text_as_a_bitmap(text: str, count: int) -> None:
     assert all(0 <= place < count for place in found)
 
 
-<<<<<<< HEAD
-=======
 @pytest.mark.parametrize("text", ["A", "AQ==\n", " AQ==", "AQ==AQ==", "A!Q==", "_-8=", "AQ", "\u0661Q=="])
 def test_a_bitmap_in_another_spelling_is_refused(text: str) -> None:
     """A bitmap is plain base64, whole and alone: what is left of nonsense without the wrong letters is no wish."""
@@ -275,7 +270,6 @@ def test_a_bitmap_in_another_spelling_is_refused(text: str) -> None:
         from_bitmap(text, 8)
 
 
->>>>>>> 78b3a3d06c013e33e061d1f93093108234a71e7f
 @given(contents, offsets, contents, offsets)
 def test_a_chunk_of_another_file_never_passes(mine: bytes, my_cuts: list[int], other: bytes, cuts: list[int]) -> None:
     """A chunk passes only where its bytes are the very ones, whichever file they come from."""
