@@ -12,7 +12,7 @@ from rich.table import Table
 
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE
 from sliceloop.update_bench.moved import Files, Moved, moved
-from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, SGD, UpdatePlan, make_networks
+from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, INT8_BASE, SGD, UpdatePlan, make_networks
 from training.half import with_half_weights
 from training.layout import segments_between
 from training.model.delta import apply_delta, make_delta
@@ -120,20 +120,22 @@ def table(result: UpdateBytes) -> Table:
 
 
 def _floats(networks: dict[str, bytes]) -> list[tuple[str, bytes]]:
-    return [(name, model) for name, model in networks.items() if name != INT8]
+    return [(name, model) for name, model in networks.items() if name not in (INT8, INT8_BASE)]
 
 
 def _updates(models: dict[str, bytes]) -> list[tuple[str, str, bytes, Moved]]:
-    """List each update with its ways: everything, what the base lacks, and a delta instead of the model."""
+    """List each update with its ways: everything, what the base lacks, and a delta instead of the model.
+
+    int8 shares nothing with float weights: it is subtracted from int8.
+    """
     base = _files(models[BASE])
     found = [(BASE, FULL, models[BASE], moved({}, base))]
     for name, model in models.items():
-        if name == BASE:
+        if name in (BASE, INT8_BASE):
             continue
-        release = _files(model)
+        release, subtracted = _files(model), models[INT8_BASE if name == INT8 else BASE]
         found.append((name, CHUNKS, model, moved(base, release)))
-        if name != INT8:
-            found.append((name, DELTA, model, moved(base, _with_delta(models[BASE], release))))
+        found.append((name, DELTA, model, moved(_files(subtracted), _with_delta(subtracted, release))))
     return found
 
 

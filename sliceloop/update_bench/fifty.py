@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,8 +28,9 @@ from sliceloop.update_bench.receivers import CHUNK_TIMEOUT_S, SITE
 BUCKET = "sliceloop-bench"
 PROCESSES = 2
 TIMEOUT_S = 600.0
-REPEAT_AFTER = 0.5
-"""Of the time that edges wait for a chunk; by default it is 2 of 5 s."""
+LOOK_S = 0.2
+REPEAT_AFTER = 0.4
+"""Of the time that edges wait for a chunk; by default it is 2 of 5 s, too."""
 
 
 class FiftyResult(BaseModel):
@@ -42,7 +45,7 @@ class FiftyResult(BaseModel):
     from_edges: int
     to_edges: int
     seconds: tuple[float, ...]
-    """Of each edge, from its start on."""
+    """Of each edge, from the release on."""
 
     @property
     def inbound(self) -> float:
@@ -76,21 +79,24 @@ def bench_fifty(request: FiftyRequest, told: Callable[[str], None] = lambda _: N
         processes.start("s3", ["cloud_worker.embedded_s3", *s3_folder])
         store = ObjectStore(S3Settings(endpoint_url=url, bucket=BUCKET))
         _wait_for(store)
-        told("releasing")
-        size = _release(request, store, keys.signing)
         config = _write_worker(folder, worker_line.port, url, keys.assign, keys.trusted)
         processes.start("worker", ["sliceloop", "worker", "--config", str(config)])
-        told(f"{request.edges} edges fetch {size:,} bytes")
         shares = [request.edges // PROCESSES + (place < request.edges % PROCESSES) for place in range(PROCESSES)]
         for place, share in enumerate(shares):
             options = ["--first", str(sum(shares[:place])), "--count", str(share), "--port", str(edges_line.port)]
             options += ["--folder", str(folder / "edges"), "--trusted", str(keys.trusted)]
             processes.start(f"edges-{place}", ["sliceloop.update_bench.receivers", *options])
+        told(f"starting {request.edges} edges")
+        with Ledger(_ledger_url(folder)) as ledger:
+            _wait_until(lambda: len(ledger.edges()) == request.edges, processes)
+            size = _release(request, store, ledger, keys.signing)
+        told(f"each fetches {size:,} bytes")
+        began_s = time.monotonic()
         seconds: list[float] = []
         for place in range(PROCESSES):
             processes.wait_for_end(f"edges-{place}", TIMEOUT_S)
             last = (folder / "logs" / f"edges-{place}.log").read_text().splitlines()[-1]
-            seconds += json.loads(last).values()
+            seconds += [ended_s - began_s for ended_s in json.loads(last).values()]
         return FiftyResult(
             edges=request.edges,
             artefact_bytes=size,
@@ -101,7 +107,7 @@ def bench_fifty(request: FiftyRequest, told: Callable[[str], None] = lambda _: N
         )
 
 
-def _release(request: FiftyRequest, store: ObjectStore, key: Path) -> int:
+def _release(request: FiftyRequest, store: ObjectStore, ledger: Ledger, key: Path) -> int:
     """Sign the network, and enter it in the ledger; return how many bytes an edge has to fetch."""
     made = make_release(
         Releasable(request.network, "bench", 1.0, None, None, {}),
@@ -110,8 +116,7 @@ def _release(request: FiftyRequest, store: ObjectStore, key: Path) -> int:
         [load_signer(key)],
         datetime.now(UTC),
     )
-    with Ledger(f"sqlite:///{request.folder / 'ledger.sqlite'}") as ledger:
-        store_release(store, ledger, made, b"no checkpoint", {"by hand": f"bench of {SITE}"})
+    store_release(store, ledger, made, b"no checkpoint", {"by hand": f"bench of {SITE}"})
     return sum(len(data) for data in made.files.values())
 
 
@@ -123,7 +128,7 @@ def _write_worker(folder: Path, port: int, url: str, assign_key: Path, trusted: 
         f'endpoint_url = "{url}"',
         f'bucket = "{BUCKET}"',
         "[worker]",
-        f'ledger_url = "sqlite:///{folder / "ledger.sqlite"}"',
+        f'ledger_url = "{_ledger_url(folder)}"',
         f'assign_key_file = "{assign_key}"',
         f'trusted_keys_dir = "{trusted}"',
         "[worker.delivery]",
@@ -135,6 +140,20 @@ def _write_worker(folder: Path, port: int, url: str, assign_key: Path, trusted: 
     path = folder / "worker.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def _ledger_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'ledger.sqlite'}"
+
+
+def _wait_until(condition: Callable[[], bool], processes: Processes) -> None:
+    """Wait until all edges are known to the worker, and idle: a release comes to a fleet that runs."""
+    never, until_s = threading.Event(), time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"not all edges were heard of within {TIMEOUT_S:g} s; see the logs")
+        processes.check()
+        never.wait(LOOK_S)
 
 
 def _wait_for(store: ObjectStore) -> None:

@@ -18,7 +18,9 @@ from training.plan import TrainSettings
 from training.quantize import quantize
 from training.train import train
 
-BASE, HEAD, SGD, ADAMW, INT8 = "base", "head", "sgd", "adamw", "int8"
+BASE, HEAD, SGD, ADAMW = "base", "head", "sgd", "adamw"
+INT8_BASE, INT8 = "int8 base", "int8 sgd"
+"""The first network, and the one that SGD fine-tuned, quantized."""
 _SITES = ("site-a", "site-b")
 _VALIDATION = Cohort(_SITES[0], "val", 6, 1)
 CALIBRATION_SLICES = 12
@@ -61,8 +63,12 @@ def make_networks(folder: Path, plan: UpdatePlan, told: Callable[[str], None] = 
         ADAMW: _released(train(deepcopy(base), both, validation, adamw).network, both, validation),
     }
     told("quantizing")
-    int8 = quantize(released[SGD], both.pixels[:CALIBRATION_SLICES])
-    return {**released, INT8: _telling(int8, both, validation)}
+    calibration = both.pixels[:CALIBRATION_SLICES]
+    return {
+        **released,
+        INT8_BASE: _telling(quantize(released[BASE], calibration), first, validation),
+        INT8: _telling(quantize(released[SGD], calibration), both, validation),
+    }
 
 
 def _slices(folder: Path, plan: UpdatePlan) -> tuple[SliceSet, SliceSet, SliceSet]:

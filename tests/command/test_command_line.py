@@ -123,7 +123,8 @@ sys.meta_path.insert(0, Blocker())
         (("worker",), "boto3", "cloud"),
         (("train", "data", "--out", "out"), "torch", "training"),
         (("phantom", "out"), "numpy", "edge"),
-        (("train", "data", "--out", "out"), "onnx", "training"),
+        (("train", "data", "--out", "out"), "safetensors", "training"),
+        (("train", "data", "--out", "out"), "onnx", "edge"),
     ],
 )
 def test_a_missing_extra_is_named(tmp_path: Path, arguments: tuple[str, ...], module: str, extra: str) -> None:

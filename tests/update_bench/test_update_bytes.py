@@ -54,9 +54,10 @@ def measured(tmp_path_factory):
 
 
 def test_every_update_is_measured_in_both_layouts_and_by_both_ways(measured):
-    """Full, chunks and delta, as float32 and as float16; int8 shares nothing that could be subtracted."""
-    assert len(measured.rows) == 2 * (1 + 3 * 2 + 1)
-    assert {row.way for row in measured.rows if row.update == INT8} == {CHUNKS}
+    """Full, chunks and delta, as float32 and as float16; int8 is subtracted from int8."""
+    assert len(measured.rows) == 2 * (1 + 4 * 2)
+    assert {row.way for row in measured.rows if row.update == INT8} == {CHUNKS, DELTA}
+    assert measured.find(INT8, FLOAT32, DELTA).moved_bytes < measured.find(INT8, FLOAT32, CHUNKS).moved_bytes
     assert {(row.layout, row.way) for row in measured.rows if row.update == BASE} == {(FLOAT32, FULL), (FLOAT16, FULL)}
     assert all(
         row.moved_bytes == row.chunk_bytes + row.index_bytes + row.manifest_bytes and row.chunks
