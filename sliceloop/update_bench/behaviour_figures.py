@@ -10,19 +10,19 @@ from sliceloop.update_bench.behaviour_report import WITHIN
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 
 DPI = 120
-PANEL_IN, HEIGHT_IN = 4.6, 3.6
+PANEL_IN, HEIGHT_IN, LEGEND_IN = 4.2, 3.6, 2.4
 COLOURS = ("#1F6FB4", "#D1495B", "#2E8B57", "#8E5EA2", "#C98A1B", "#5E6773", "#3FA7A7", "#B05A2C")
 
 
 def draw(result: BehaviourResult, kind: str) -> bytes:
     """Return the picture, "png" or "svg": a column for each mix, bad candidates above good ones."""
     mixes = list(dict.fromkeys(course.mix for course in result.courses))
-    figure = Figure((len(mixes) * PANEL_IN, 2 * HEIGHT_IN), layout="constrained")
+    figure = Figure((len(mixes) * PANEL_IN + LEGEND_IN, 2 * HEIGHT_IN), layout="constrained")
     axes = figure.subplots(2, len(mixes), squeeze=False)
     for column, mix in enumerate(mixes):
         for row, good in enumerate((False, True)):
             courses = [course for course in result.courses if course.mix == mix and course.good is good]
-            _shares(axes[row][column], courses, legend=column == 0)
+            _shares(axes[row][column], courses, legend=column == len(mixes) - 1)
             axes[row][column].set_title(f"{'good' if good else 'bad'} candidates, slices {mix}", fontsize=9)
     figure.suptitle(f"Rolled back by behaviour: share of {result.runs} runs, by slices compared", fontsize=11)
     image = io.BytesIO()
@@ -44,4 +44,4 @@ def _shares(axes: Axes, courses: Sequence[Course], *, legend: bool) -> None:
     axes.set_xlabel("slices compared")
     axes.set_ylabel("rolled back")
     if legend:
-        axes.legend(fontsize=6.5, loc="upper left")
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.02, 1))
