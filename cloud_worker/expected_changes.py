@@ -13,10 +13,8 @@ from protocol.messages import Probability
 
 Z = 1.96
 """Of a two-sided 95 % interval."""
-FEWEST_PATIENTS = 5
-"""Of one label: with fewer its own share says little."""
-MOST = 0.9
-"""A bound above it would find nothing any more."""
+MOST = 0.5
+"""Above it a probation finds hardly anything within 50 slices; who means it, sets `release.probation`."""
 
 
 class ExpectedChanges(BaseModel):
@@ -24,7 +22,7 @@ class ExpectedChanges(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     disagreement: Probability
-    """Another label: of all slices, or of those with one label, whichever is more."""
+    """Another label."""
     shift: Probability
     """Of all slices, that get one label which they did not have."""
     abstention: Probability
@@ -41,12 +39,9 @@ def expected_changes(
     before, after = incumbent[certain].argmax(axis=1), candidate[certain].argmax(axis=1)
     whose = np.array(patients)[certain]
     other = before != after
-    everyone = np.ones(len(before), bool)
-    groups = [everyone, *(before == label for label in range(len(LABELS)))]
-    shares = [_upper(other[of], whose[of]) for of in groups if of is everyone or len(set(whose[of])) >= FEWEST_PATIENTS]
     shifts = [_upper(other & (after == label), whose) for label in range(len(LABELS))]
     abstained = _upper(candidate[certain].max(axis=1) < uncertain_below, whose)
-    return ExpectedChanges(disagreement=max(shares), shift=max(shifts), abstention=abstained)
+    return ExpectedChanges(disagreement=_upper(other, whose), shift=max(shifts), abstention=abstained)
 
 
 def allowing(bounds: ProbationBounds, expected: ExpectedChanges | None) -> ProbationBounds:

@@ -14,7 +14,16 @@ import structlog
 
 from edge_agent.by_url import Run
 from edge_agent.chunk_store import ChunkStore, DamagedChunkError
-from protocol.chunks import ENTRIES_A_PIECE, ENTRY_BYTES, Chunk, check_chunk, check_file, read_index, to_bitmap
+from protocol.chunks import (
+    ENTRIES_A_PIECE,
+    ENTRY_BYTES,
+    Chunk,
+    check_chunk,
+    check_file,
+    read_index,
+    sha256_of,
+    to_bitmap,
+)
 from protocol.errors import EndlessDataError, ExtraChunkError, ForeignChunkError, TrustError
 from protocol.manifest import MODEL_FILE, Delta, Manifest
 from protocol.messages import MAX_CHUNK_BYTES, MAX_INDEX_PIECES, ChunkRequest
@@ -114,6 +123,7 @@ class Download:
     _came_at_s: float = -math.inf
     _fresh: bool = True
     _unwanted_bytes: int = 0
+    _early_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Start with the window of a line that nothing is known of."""
@@ -159,6 +169,7 @@ class Download:
         late = [sha256 for sha256, at_s in asked.items() if now_s - max(at_s, self._came_at_s) >= timeout_s]
         if late:
             self._stalls += 1
+            self._fresh = True
             self._flow.window_bytes = LEAST_WINDOW_BYTES
             for sha256 in late:
                 del asked[sha256]
@@ -186,6 +197,10 @@ class Download:
         or `OSError`; a chunk that was refused is still missing.
         """
         chunk = self._needed().get(sha256)
+        if chunk is None and shared and self._may_be_ours(sha256, data):
+            self._early_bytes += len(data)
+            self.store.put(sha256, data)
+            return
         if chunk is None or sha256 in self.store:
             self._refuse_unwanted(sha256, data, known=chunk is not None)
             return
@@ -305,9 +320,18 @@ class Download:
     def _named(self) -> list[str]:
         return [*self.manifest.fetched, *([self._delta.file] if self._delta else [])]
 
+    def _may_be_ours(self, sha256: str, data: bytes) -> bool:
+        """Tell whether to keep a chunk for all that came before the indices: others are ahead, and it comes once."""
+        room = self._early_bytes + len(data) <= self._size
+        return self._all is None and room and sha256 not in self.store and sha256_of(data) == sha256
+
+    @property
+    def _size(self) -> int:
+        return sum(file.size for file in self.manifest.files.values())
+
     def _refuse_unwanted(self, sha256: str, data: bytes, *, known: bool) -> None:
         self._unwanted_bytes += len(data)
-        limit = ENDLESS * sum(file.size for file in self.manifest.files.values()) + MOST_WINDOW_BYTES
+        limit = ENDLESS * self._size + MOST_WINDOW_BYTES
         if self._unwanted_bytes > limit:
             self._stalls = STALLS_TILL_ALONE
             self._unwanted_bytes = 0

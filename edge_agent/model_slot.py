@@ -351,10 +351,9 @@ def _read_state(folder: Path) -> SlotState:
     path = folder / ACTIVE_FILE
     try:
         return SlotState.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return SlotState()
     except (OSError, ValueError) as error:
         found = sorted(int(each.parent.name) for each in folder.glob(f"[0-9]*/{ENVELOPE_FILE}"))
-        log.error("active model unknown", path=str(path), reason=str(error), next="the oldest that is here is used")
+        if found or path.exists():
+            log.error("active model unknown", path=str(path), reason=str(error), next="the oldest that is here is used")
         # the oldest has read longest; none older than the newest is taken, as if that had been in use
         return SlotState(versions=tuple(found), highest_seen=max(found, default=0))

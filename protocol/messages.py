@@ -219,7 +219,7 @@ class ChunkRequest(Message):
     shared: bool = False
     """The edge hears chunks that are published for all; otherwise they are published for it alone."""
     fresh: bool = False
-    """The edge has begun to hear them since it asked last: of what was published before it has nothing."""
+    """Nothing more is on its way to the edge: of what was published before it has only what it does not ask for."""
 
     @model_validator(mode="after")
     def _wants_something(self) -> Self:
