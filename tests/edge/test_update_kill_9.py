@@ -21,6 +21,8 @@ from sliceloop.update_bench.swaps import EDGE, SITE, write_config
 LONGEST_S = 3.0
 """An update takes some two seconds here; the dice reach beyond its end."""
 DEADLINE_S = 60.0
+AWS_LIMIT_BYTES = 128 * 1024
+"""No message of an update is larger; the session refuses to publish one that is."""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -39,7 +41,7 @@ def test_an_edge_killed_in_the_midst_of_updates_finishes_them(tmp_path: Path, ki
     dice = random.Random(7)
     with (
         EmbeddedBroker(folder=tmp_path / "broker") as broker,
-        BenchCloud(BrokerSettings(port=broker.port), tmp_path / "keys") as cloud,
+        BenchCloud(BrokerSettings(port=broker.port, max_payload_bytes=AWS_LIMIT_BYTES), tmp_path / "keys") as cloud,
         Processes(tmp_path / "logs") as processes,
         Feed(tmp_path / "inbox", draw(tmp_path / "pictures", 0)) as feed,
     ):
