@@ -30,14 +30,14 @@ class Listener:
     def __init__(self, since_s: float) -> None:
         """Begin to listen."""
         self._since_s = since_s
-        self._asked: set[str] = set()
+        self._asked: dict[str, float] = {}
 
     def will_hear(self, topic: str, sent_s: float) -> bool:
         """Tell whether a chunk that was published then is still on its way to this edge."""
         if sent_s < self._since_s:
             return False
-        lost = topic in self._asked
-        (self._asked.discard if lost else self._asked.add)(topic)
+        lost = self._asked.get(topic) == sent_s
+        self._asked[topic] = sent_s
         return not lost
 
 
