@@ -1,34 +1,22 @@
 """What is the box's, the clock's or the line's fault bans no release and stops no edge; what is not assigned stops."""
 
 import errno
-import http.server
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from edge_parts import (
-    ASSIGNER,
-    CHUNK_TIMEOUT_S,
     NOW,
-    SIGNER,
     TalkingUpdater,
     assigned,
     filled_slot,
     release,
-    wait_until,
 )
 
-from edge_agent.by_url import Run, UrlFetch
-from edge_agent.delivery import Delivery
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
-from protocol.chunks import describe
-from protocol.manifest import MODEL_FILE, Manifest
+from protocol.manifest import Manifest
 from protocol.messages import ModelPhase
-from protocol.rotation import KeyRotation, bundle, sign_rotation
-from protocol.signing import generate_signer, public_key_json
 
 
 @pytest.fixture
