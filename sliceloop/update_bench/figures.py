@@ -95,10 +95,11 @@ def _gaps(axes: Axes, swapped: dict[str, SwapsResult]) -> None:
 def _memory(axes: Axes, swapped: dict[str, SwapsResult]) -> None:
     for (name, each), colour in zip(swapped.items(), COLOURS, strict=False):
         axes.plot(range(1, len(each.memory_mb) + 1), each.memory_mb, color=colour, label=name, linewidth=1.3)
+    axes.margins(y=0.15)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("swap")
     axes.set_ylabel("resident memory of the edge, MiB")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower right")
 
 
 def _caught(axes: Axes, behaviour: BehaviourResult) -> None:
