@@ -23,7 +23,7 @@ from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutErro
 from edge_agent.trust import EdgeTrust
 from edge_agent.watch import Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
-from protocol.manifest import Manifest
+from protocol.manifest import Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
 from training.model.reader import UnreadableNetworkError
 
@@ -179,17 +179,20 @@ class Updater:
 
     def _consider(self, now: datetime) -> None:
         """Go for the release that is assigned, unless it runs here or is under way."""
+        if not all(map(self._is_assigned, self._under_way())):
+            self._give_up()  # though nothing may have come yet of what is assigned now
         found = self._desired.release(now)
-        if found is not None and not self._is_under_way(found[0]):
+        if found is not None and found[0] not in self._under_way():
             self._begin(*found)
 
-    def _is_under_way(self, envelope: bytes) -> bool:
-        download, staging, candidate = self._delivery.download, self._staging, self._candidate
-        return (
-            (download is not None and download.envelope == envelope)
-            or (staging is not None and staging.envelope == envelope and not staging.dropped)
-            or (candidate is not None and candidate.envelope == envelope)
-        )
+    def _under_way(self) -> list[bytes]:
+        """Return the envelope of what is fetched, tried, or watched before it reads."""
+        staging = self._staging if self._staging is not None and not self._staging.dropped else None
+        return [each.envelope for each in (self._delivery.download, staging, self._candidate) if each is not None]
+
+    def _is_assigned(self, envelope: bytes) -> bool:
+        assignment = self._trust.assignment
+        return assignment is not None and assignment.manifest_sha256 == manifest_digest(envelope)
 
     def _begin(self, envelope: bytes, manifest: Manifest) -> None:
         """Go for a release: what was on its way to another one is given up."""
