@@ -286,6 +286,9 @@ class Updater:
     def _tried(self, model: ServedModel) -> None:
         """Watch a model silently before the swap, where there is one to compare it with and to return to."""
         incumbent = self._slot.current
+        if model.ref == self._slot.running:  # the edge went back to it by itself meanwhile
+            self._reports.say(self._reports.phase, model.manifest.version)
+            return
         if incumbent is None or not self._pace.shadow_slices or self._leads_away(model.manifest):
             self._swap(model)
             return
