@@ -225,6 +225,9 @@ class Updater:
         urls = self._trust.assignment.urls if self._trust.assignment is not None and self._pace.urls else {}
         try:
             complete = self._delivery.step(now_s, urls)
+        except EndlessDataError as error:  # whoever sends it, it is nothing against the release
+            self._reports.say(ModelPhase.DOWNLOADING, error.version, named(error))
+            return
         except TrustError as error:  # an index that does not make its file
             self._reject(download.manifest, error)
             return
