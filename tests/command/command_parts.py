@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from command_here import QUIET, Ended
 
 from cloud_worker.ledger import Ledger
 from protocol.labels import Label
@@ -17,22 +18,13 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DEADLINE_S = 60
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
 def sliceloop(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:
     """Run the command to its end, on a terminal of 200 columns."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SLICELOOP_")}
     done = subprocess.run(
         [sys.executable, "-m", "sliceloop", *map(str, arguments)],
         cwd=cwd,
-        env={**clean, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", **(env or {})},
+        env={**clean, **QUIET, **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

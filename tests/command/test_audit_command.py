@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from command_parts import NOW, reading, sha256, sliceloop
+from command_here import run_here
+from command_parts import NOW, reading, sha256
 
 from cloud_worker.ledger import Ledger
 from edge_agent.outbox import Outbox, OutboxMessage
@@ -70,7 +71,7 @@ def quarantine(url: str, number: int, reason: str = "no slice") -> None:
 def test_a_complete_ledger_is_clean(tmp_path: Path, config: Path, url: str) -> None:
     """Where every number is stored the audit ends with 0."""
     fill(url, range(1, 6), 5)
-    ended = sliceloop("audit", "-c", config, cwd=tmp_path)
+    ended = run_here("audit", "-c", config, cwd=tmp_path)
     assert ended.code == 0, ended.err + ended.out
     assert "site-a/edge-1" in ended.out
 
@@ -79,7 +80,7 @@ def test_lost_numbers_are_named_with_their_time(tmp_path: Path, config: Path, ur
     """Lost numbers end the audit with 1, as ranges with the times of their neighbours, in the file too."""
     fill(url, [1, 2, 6, 7], 9, waiting=((8, 8),))
     quarantine(url, 4)
-    ended = sliceloop("audit", "-c", config, "--json", "audit.json", cwd=tmp_path)
+    ended = run_here("audit", "-c", config, "--json", "audit.json", cwd=tmp_path)
     assert ended.code == 1, ended.err
     before, after = ((NOW + timedelta(minutes=n)).isoformat(timespec="seconds") for n in (2, 6))
     assert f"site-a/edge-1 lost: 3, captured between {before} and {after}" in ended.out
@@ -98,13 +99,13 @@ def test_lost_numbers_are_named_with_their_time(tmp_path: Path, config: Path, ur
 def test_the_outbox_is_believed_before_the_status(tmp_path: Path, config: Path, url: str) -> None:
     """With an edge's data folder, what waits there is waiting, whatever the last status said."""
     fill(url, [1], 3)
-    assert sliceloop("audit", "-c", config, cwd=tmp_path).code == 1
+    assert run_here("audit", "-c", config, cwd=tmp_path).code == 1
     with Outbox(tmp_path / "data" / "outbox.sqlite", max_rows=9, max_bytes=999) as outbox:
         for number in (2, 3):
             message = OutboxMessage(f"m{number}", Kind.SLICE, b"s", "application/cbor", (("sequence", str(number)),))
             outbox.add(f"{number}.png", f"slice-{number}", number, [message])
     for given in ("data", "site-a/edge-1=data"):
-        ended = sliceloop("audit", "-c", config, "--edge-data", given, cwd=tmp_path)
+        ended = run_here("audit", "-c", config, "--edge-data", given, cwd=tmp_path)
         assert (ended.code, "waiting: 2 to 3 (2)" in ended.out) == (0, True), ended.err + ended.out
 
 
@@ -122,7 +123,7 @@ def test_what_cannot_be_audited_is_named(
 ) -> None:
     """An unknown edge, a folder that is none, and a time that is none are told in one line."""
     fill(url, [1], 1)
-    ended = sliceloop("audit", "-c", config, *arguments, cwd=tmp_path)
+    ended = run_here("audit", "-c", config, *arguments, cwd=tmp_path)
     assert ended.code == 2
     assert said in ended.err
     assert "Traceback" not in ended.err
@@ -132,26 +133,26 @@ def test_a_period_is_audited_alone(tmp_path: Path, config: Path, url: str) -> No
     """Slices captured outside the period do not count."""
     fill(url, [1, 3, 4], 4)
     since = (NOW + timedelta(minutes=3, seconds=30)).isoformat()
-    assert sliceloop("audit", "-c", config, cwd=tmp_path).code == 1
-    assert sliceloop("audit", "-c", config, "--since", since, cwd=tmp_path).code == 0
+    assert run_here("audit", "-c", config, cwd=tmp_path).code == 1
+    assert run_here("audit", "-c", config, "--since", since, cwd=tmp_path).code == 0
 
 
 def test_dead_letters_are_listed_shown_and_discarded(tmp_path: Path, config: Path, url: str) -> None:
     """A letter is found by its reason, shown without its payload, and closed with a reason of one's own."""
     quarantine(url, 7, "unknown schema")
     quarantine(url, 8, "other")
-    listed = sliceloop("dead", "list", "-c", config, "--reason", "SCHEMA", cwd=tmp_path)
+    listed = run_here("dead", "list", "-c", config, "--reason", "SCHEMA", cwd=tmp_path)
     assert listed.code == 0, listed.err
     assert "unknown schema" in listed.out
     assert "other" not in listed.out
-    shown = sliceloop("dead", "show", 1, "-c", config, cwd=tmp_path)
+    shown = run_here("dead", "show", 1, "-c", config, cwd=tmp_path)
     assert "quarantine/" in shown.out
     assert "garbage" not in shown.out
-    assert sliceloop("dead", "discard", 1, "--why", "a test", "-c", config, cwd=tmp_path).code == 0
-    again = sliceloop("dead", "discard", 1, "--why", "a test", "-c", config, cwd=tmp_path)
+    assert run_here("dead", "discard", 1, "--why", "a test", "-c", config, cwd=tmp_path).code == 0
+    again = run_here("dead", "discard", 1, "--why", "a test", "-c", config, cwd=tmp_path)
     assert (again.code, "dead letter 1 is discarded already" in again.err) == (2, True)
-    assert "unknown schema" not in sliceloop("dead", "list", "-c", config, cwd=tmp_path).out
-    everything = sliceloop("dead", "list", "-c", config, "--state", "all", cwd=tmp_path)
+    assert "unknown schema" not in run_here("dead", "list", "-c", config, cwd=tmp_path).out
+    everything = run_here("dead", "list", "-c", config, "--state", "all", cwd=tmp_path)
     assert "discarded" in everything.out
-    unknown = sliceloop("dead", "show", 99, "-c", config, cwd=tmp_path)
+    unknown = run_here("dead", "show", 99, "-c", config, cwd=tmp_path)
     assert (unknown.code, "no dead letter 99" in unknown.err) == (2, True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command_parts import NOW, newest_labels, sliceloop, store_disagreement
+from command_here import run_here
+from command_parts import NOW, newest_labels, store_disagreement
 
 from cloud_worker.dashboard.picture import UPPER_HALF
 from cloud_worker.embedded_s3 import EmbeddedS3
@@ -48,25 +49,25 @@ def waiting(url: str) -> list[str]:
         return [each.slice.slice_id for each in ledger.open_disagreements()]
 
 
-# As processes.
+# As commands.
 
 
 def test_a_reviewer_lists_and_labels(tmp_path: Path, config: Path, url: str) -> None:
     """Open disagreements are listed oldest first, with both readings; a label closes one."""
-    listed = sliceloop("label", "list", "--config", config, cwd=tmp_path)
+    listed = run_here("label", "list", "--config", config, cwd=tmp_path)
     assert listed.code == 0, listed.err
     assert "3 open disagreements — research use only" in listed.out
     assert [listed.out.index(slice_id) for slice_id in IDS] == sorted(listed.out.index(slice_id) for slice_id in IDS)
     assert "Normal 0.80" in listed.out
     assert "COVID-19 0.80" in listed.out
     arguments = ("label", "set", "aaaa", "COVID-19", "--reviewer", "Dr A", "--why", "ground glass")
-    ended = sliceloop(*arguments, "--config", config, cwd=tmp_path)
+    ended = run_here(*arguments, "--config", config, cwd=tmp_path)
     assert (ended.code, ended.out) == (0, "aaaa0001 is COVID-19, says Dr A\n")
     assert newest_labels(url) == {"aaaa0001": "COVID-19"}
     with Ledger(url) as ledger:
         (label,) = ledger.labels_of("aaaa0001")
         assert (label.reviewer, label.why) == ("Dr A", "ground glass")
-    one = sliceloop("label", "list", "--limit", 1, cwd=tmp_path, env={"SLICELOOP_CONFIG": str(config)})
+    one = run_here("label", "list", "--limit", 1, cwd=tmp_path, env={"SLICELOOP_CONFIG": str(config)})
     assert "2 open disagreements" in one.out
     assert "aaab0002" in one.out
     assert "bbbb0003" not in one.out
@@ -75,7 +76,7 @@ def test_a_reviewer_lists_and_labels(tmp_path: Path, config: Path, url: str) -> 
 def test_a_reviewer_fills_in_a_file(tmp_path: Path, config: Path, url: str) -> None:
     """The exported file, filled in for some rows, is taken back; rows left empty stay open."""
     out = tmp_path / "open.csv"
-    ended = sliceloop("label", "list", "--csv", out, "--config", config, cwd=tmp_path)
+    ended = run_here("label", "list", "--csv", out, "--config", config, cwd=tmp_path)
     assert (ended.code, ended.out) == (0, f"3 open disagreements in {out}\n")
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -86,7 +87,7 @@ def test_a_reviewer_fills_in_a_file(tmp_path: Path, config: Path, url: str) -> N
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    ended = sliceloop("label", "import", out, "--reviewer", "Dr A", "--config", config, cwd=tmp_path)
+    ended = run_here("label", "import", out, "--reviewer", "Dr A", "--config", config, cwd=tmp_path)
     assert (ended.code, ended.out) == (0, "2 labels set\n"), ended.err
     assert newest_labels(url) == {"aaaa0001": "Pneumonia", "bbbb0003": "Normal"}
     assert waiting(url) == ["aaab0002"]
@@ -95,13 +96,13 @@ def test_a_reviewer_fills_in_a_file(tmp_path: Path, config: Path, url: str) -> N
 def test_what_cannot_be_set_ends_with_one_line(tmp_path: Path, config: Path, url: str) -> None:
     """A wrong file ends with exit code 2 and one line that names its own line; the ledger is as before."""
     path = table(tmp_path, "aaaa0001,Normal,Dr A,", "aaab0002,Covid,Dr A,")
-    ended = sliceloop("label", "import", path, "--config", config, cwd=tmp_path)
+    ended = run_here("label", "import", path, "--config", config, cwd=tmp_path)
     assert ended.code == 2
     assert ended.err == (
         f"sliceloop: {path}, line 3: label 'Covid' is none of Normal, Pneumonia, COVID-19; nothing was set\n"
     )
     assert newest_labels(url) == {}
-    ended = sliceloop("label", "list", "--csv", "nowhere/open.csv", "--config", config, cwd=tmp_path)
+    ended = run_here("label", "list", "--csv", "nowhere/open.csv", "--config", config, cwd=tmp_path)
     assert ended.code == 2
     assert "nowhere/open.csv" in ended.err
     assert "Traceback" not in ended.err
@@ -112,12 +113,12 @@ def test_a_ledger_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     config = tmp_path / "worker.toml"
     (tmp_path / "ledger.sqlite").write_text("this is a text, and no database")
     config.write_text('[worker]\nledger_url = "sqlite:///ledger.sqlite"\n')
-    ended = sliceloop("label", "list", "--config", config, cwd=tmp_path)
+    ended = run_here("label", "list", "--config", config, cwd=tmp_path)
     assert ended.code == 2
     assert "/ledger.sqlite" in ended.err
     assert "check that it runs, that its folder exists" in ended.err
     config.write_text('[worker]\nledger_url = "postgresql+psycopg://me:hunter2@127.0.0.1:1/db"\n')
-    ended = sliceloop("history", "--config", config, cwd=tmp_path)
+    ended = run_here("history", "--config", config, cwd=tmp_path)
     assert ended.code == 2
     assert "hunter2" not in ended.out + ended.err
     assert "Traceback" not in ended.err
@@ -135,12 +136,12 @@ def test_a_ledger_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 )
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Without -c, or in another folder, nobody reads "0 open disagreements" from a ledger that was just made."""
-    ended = sliceloop(*arguments, cwd=tmp_path)
+    ended = run_here(*arguments, cwd=tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == "sliceloop: sliceloop-ledger.sqlite does not exist; did you forget -c?\n"
     config = tmp_path / "worker.toml"
     config.write_text('[worker]\nledger_url = "sqlite:///state/ledger.sqlite"\n')
-    ended = sliceloop(*arguments, "-c", config, cwd=tmp_path)
+    ended = run_here(*arguments, "-c", config, cwd=tmp_path)
     assert ended.code == 2
     assert f"{tmp_path}/state/ledger.sqlite does not exist; {config} names it" in ended.err
     assert list(tmp_path.iterdir()) == [config]
@@ -154,7 +155,7 @@ def test_the_list_fits_into_80_columns(tmp_path: Path) -> None:
         for number, slice_id in enumerate(ids, start=1):
             store_disagreement(ledger, slice_id, number, "hospital-of-the-long-name", uncertain=True)
     env = {"SLICELOOP_WORKER__LEDGER_URL": url, "COLUMNS": "80"}
-    lines = sliceloop("label", "list", cwd=tmp_path, env=env).out.splitlines()
+    lines = run_here("label", "list", cwd=tmp_path, env=env).out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines if "cb8d" in line] == ids
     for line in lines:
@@ -184,16 +185,16 @@ def test_a_slice_to_be_labelled_is_shown(
     config = tmp_path / "worker.toml"
     s3 = f'[s3]\nendpoint_url = "{s3_server.endpoint_url}"\nbucket = "shown"\n'
     config.write_text(f'[worker]\nledger_url = "{url}"\n{s3}')
-    ended = sliceloop("label", "show", "aaaa", "--image", "slice.png", "-c", config, cwd=tmp_path)
+    ended = run_here("label", "show", "aaaa", "--image", "slice.png", "-c", config, cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert (tmp_path / "slice.png").read_bytes() == png
     for said in ("aaaa0001 from phantom-site-b", "research use only", "Normal 0.80", "COVID-19 0.80"):
         assert said in ended.out
     colours = {"NO_COLOR": "", "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    drawn = sliceloop("label", "show", "aaaa", "-c", config, cwd=tmp_path, env={**colours, "LINES": "24"})
+    drawn = run_here("label", "show", "aaaa", "-c", config, cwd=tmp_path, env={**colours, "LINES": "24"})
     assert drawn.code == 0, drawn.err
     assert 8 <= len([line for line in drawn.out.splitlines() if UPPER_HALF in line]) <= 24 - 6
-    missing = sliceloop("label", "show", "bbbb", "-c", config, cwd=tmp_path)
+    missing = run_here("label", "show", "bbbb", "-c", config, cwd=tmp_path)
     assert missing.code == 2
     assert "slices/bbbb0003.png" in missing.err
 
@@ -203,7 +204,7 @@ def test_history_tells_decisions_and_releases(tmp_path: Path, config: Path, url:
     with Ledger(url) as ledger:
         ledger.record_decision(NOW, False, "3 of 20 new labels", 3)
         ledger.record_decision(NOW + timedelta(minutes=5), True, "20 new labels", 20)
-    ended = sliceloop("history", "--config", config, cwd=tmp_path)
+    ended = run_here("history", "--config", config, cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert ended.out.index("3 of 20 new labels") < ended.out.index("20 new labels", ended.out.index("3 of 20") + 10)
     for title in ("retrain policy", "candidates", "releases"):

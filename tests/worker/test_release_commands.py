@@ -1,17 +1,14 @@
 """The commands of the engineer who releases and watches the fleet, as they are typed."""
 
-import io
 import json
-import sys
-import warnings
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_here import Ended, run_here
 from worker_parts import EDGE, SITE, constant_network, network, network_file, reports
 
 from broker.trusted_keys import load_key_set
@@ -23,7 +20,6 @@ from cloud_worker.settings import WorkerSettings
 from cloud_worker.signing_keys import load_signer
 from protocol.labels import Label
 from protocol.messages import ModelPhase, ModelRef, ModelReported
-from sliceloop.cli import main
 from sliceloop.keys import new_keys
 
 CONFIG = """
@@ -43,15 +39,6 @@ RINGS = RolloutSettings(rings=(RingSettings(name="all", share=1, min_s=0),))
 
 
 @dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass
 class Office:
     """An engineer's folder with keys and configuration, and the ledger that a worker looks into."""
 
@@ -60,17 +47,8 @@ class Office:
     ledger: Ledger
 
     def run(self, *words: object) -> Ended:
-        """Run `sliceloop` as its process does, in this one: forty starts would take a minute."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.chdir(self.folder)
-            patch.setattr(sys, "argv", ["sliceloop", *map(str, words)])
-            patch.setattr(warnings, "showwarning", warnings.showwarning)
-            for name, value in {"COLUMNS": "200", "NO_COLOR": "1", "SLICELOOP_CONFIG": "sliceloop.toml"}.items():
-                patch.setenv(name, value)
-            with pytest.raises(SystemExit) as ended:
-                main()
-        return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+        """Run `sliceloop`: forty processes would take a minute."""
+        return run_here(*words, cwd=self.folder, env={"SLICELOOP_CONFIG": "sliceloop.toml"})
 
     def said(self, *words: object) -> str:
         """Run a command that goes well; return what it says."""
