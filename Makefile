@@ -9,6 +9,7 @@ TORCH_INDEX ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PIPELINE_ARGS ?=
+UPDATE_ARGS ?=
 CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20
 CHAOS_FUZZ ?= 1000000
 # Two files at a time. The others are about connections and their times, and go one after another.
@@ -43,6 +44,7 @@ test: check
 bench: setup
 	$(BIN)/sliceloop bench training $(BENCH_ARGS)
 	$(BIN)/sliceloop bench pipeline $(PIPELINE_ARGS)
+	$(BIN)/sliceloop bench update $(UPDATE_ARGS)
 	$(BIN)/sliceloop bench capture --phantoms 60
 
 chaos: setup

@@ -231,9 +231,11 @@ def _assigned(
     states = {each.version: each for each in rollouts}
     if edge.pinned and _allowed(edge.pinned, edge, fleet, states):
         return Assigned(edge.pinned, PINNED)
-    reached = {edge.assigned, edge.running} | fleet.returned_to
+    reached = {edge.assigned, edge.running}
     reached |= {each.version for each in rollouts if each.state == "complete"}
     reached |= {each.version for each in rollouts if each.state == "running" and ring <= each.ring}
+    # an edge goes back by a signed rollback alone
+    reached = {version for version in reached if version >= edge.running} | fleet.returned_to
     options = [version for version in reached if _allowed(version, edge, fleet, states)]
     return Assigned(max(options, default=0), rings[ring].name)
 

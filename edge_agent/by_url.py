@@ -28,6 +28,15 @@ class Run:
     chunks: Sequence[Chunk]
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A presigned address is that of one server: one that points elsewhere is answered as an error."""
+
+    def http_error_302(self, *_: object) -> None:
+        """Follow nothing."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
+
+
 class UrlFetch:
     """A thread that fetches runs of chunks until the first fault; what it lacks then comes by MQTT."""
 
@@ -63,16 +72,15 @@ class UrlFetch:
             for run in self._runs:
                 self._fetch(run)
         except (OSError, HTTPException, TrustError, ValueError) as error:
-            # urllib's errors do not say the URL
-            log.warning("not fetched by URL", reason=f"{type(error).__name__}: {error}", next="fetched over MQTT")
+            log.warning("not fetched by URL", reason=_told(error), next="fetched over MQTT")
 
     def _fetch(self, run: Run) -> None:
         """Read just the bytes of a run: a server that sends more, or without end, is not listened to."""
         last = run.offset + sum(chunk.size for chunk in run.chunks) - 1
         request = urllib.request.Request(run.url, headers={"Range": f"bytes={run.offset}-{last}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310  `Url` allows http(s) alone
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_S) as answer:
             if answer.status != PARTIAL_CONTENT and run.offset:
-                raise ValueError(f"the server answers {answer.status} to a range")
+                raise OSError(f"the server answers {answer.status} to a range")
             for chunk in run.chunks:
                 data = answer.read(chunk.size)
                 check_chunk(chunk, data)
@@ -89,3 +97,8 @@ class UrlFetch:
             break
         if self._max_bytes_per_s is not None:
             self._stop.wait(chunk.size / self._max_bytes_per_s)
+
+
+def _told(error: Exception) -> str:
+    """Say an error; of one that may quote the URL the name alone."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError | TrustError) else type(error).__name__

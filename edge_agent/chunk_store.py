@@ -1,5 +1,6 @@
 """Chunks of a release on its way, a file each, beside those that the releases on this edge have already."""
 
+import contextlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,15 +63,16 @@ class ChunkStore:
         self._incoming.add(sha256)
 
     def get(self, chunk: Chunk) -> bytes:
-        """Return a chunk's bytes; raises `DamagedChunkError`, after which it is not here any more, or `OSError`."""
+        """Return a chunk's bytes; raises `DamagedChunkError`, after which it is not here any more."""
         try:
             data = self._read(chunk)
-        except FileNotFoundError:
+        except OSError:  # gone, or on a part of the disk that fails: fetched again it lies elsewhere
             data = b""
         if sha256_of(data) == chunk.sha256:
             return data
         if chunk.sha256 in self._incoming:
-            (self._folder / chunk.sha256).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._folder / chunk.sha256).unlink()
         self._incoming.discard(chunk.sha256)
         self._kept.pop(chunk.sha256, None)
         raise DamagedChunkError(f"chunk {chunk.sha256[:12]} was damaged on the disk")

@@ -10,9 +10,12 @@ from edge_agent.download import Download, Way
 from edge_agent.model_slot import ModelSlot
 from protocol.errors import EndlessDataError, TrustError
 from protocol.manifest import Manifest
-from protocol.messages import ChunkRequest
+from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest
 
 log = structlog.get_logger()
+
+PATIENCE_S = 60.0
+"""A server that hands out no whole chunk for so long is left: meanwhile nothing is asked for over MQTT."""
 
 
 class Delivery:
@@ -29,6 +32,7 @@ class Delivery:
         self._slot, self._way, self._request, self._tell_shared = slot, way, request, hear_shared
         self._store = ChunkStore(slot.folder / "incoming")
         self._by_url: UrlFetch | None = None
+        self._url_came_s = 0.0
         self._hears_shared = False
         self.download: Download | None = None
 
@@ -107,9 +111,16 @@ class Delivery:
                 download.tried_url = True
                 self._by_url = UrlFetch(runs, self._way.max_bytes_per_s)
                 self._by_url.start()
+                self._url_came_s = now_s
             return
         alive = self._by_url.alive
         while (came := self._by_url.take()) is not None:
+            self._url_came_s = now_s
             self.chunk(*came, now_s)
-        if not alive:
-            self._by_url = None
+        if not alive or now_s - self._url_came_s > self._patience_s:
+            self.close()
+
+    @property
+    def _patience_s(self) -> float:
+        limit = self._way.max_bytes_per_s
+        return PATIENCE_S + (MAX_CHUNK_BYTES / limit if limit is not None else 0.0)

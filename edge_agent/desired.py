@@ -43,7 +43,7 @@ class Desired:
                 self._slot.trusted = self._trust.ever_trusted
                 self._told.clear()
                 self._reports.stand()
-        except (TrustError, OSError) as error:
+        except TrustError as error:
             self._refuse(data, error)
 
     def hear_assignment(self, envelope: bytes, now: datetime) -> None:

@@ -162,32 +162,17 @@ class Download:
 
     def request(self, now_s: float) -> ChunkRequest | None:
         """Return what to ask for now; None while enough is on its way."""
-        timeout_s = self.way.chunk_timeout_s
-        if self.shared and now_s - self._unasked_at_s < FOLLOW * timeout_s:
+        if self.shared and now_s - self._unasked_at_s < FOLLOW * self.way.chunk_timeout_s:
             return None
-        missing, asked = self.missing(), self._asked_at_s
-        # what came last counts: on a slow line chunks are not lost, but late, and asked for again they would be later
-        late = [sha256 for sha256, at_s in asked.items() if now_s - max(at_s, self._came_at_s) >= timeout_s]
-        if late:
-            self._stalls += 1
-            self._fresh = True
-            self._flow.window_bytes = LEAST_WINDOW_BYTES
-            for sha256 in late:
-                del asked[sha256]
-        in_flight = sum(missing[sha256].size for sha256 in asked if sha256 in missing)
+        self._forget_late(now_s)
+        missing = self.missing()
+        in_flight = sum(missing[sha256].size for sha256 in self._asked_at_s if sha256 in missing)
         if in_flight * 2 > self._flow.window_bytes:
             return None
-        room = min(self._flow.window_bytes - in_flight, self._flow.allow(now_s))
-        due: dict[str, Chunk] = {}
-        for sha256, chunk in missing.items():
-            if sha256 in asked:
-                continue
-            if chunk.size > room or len(due) >= MAX_INDEX_PIECES:
-                break
-            due[sha256], room = chunk, room - chunk.size
+        due = self._next(missing, min(self._flow.window_bytes - in_flight, self._flow.allow(now_s)))
         if not due:
             return None
-        asked.update(dict.fromkeys(due, now_s))
+        self._asked_at_s.update(dict.fromkeys(due, now_s))
         self._flow.spend(sum(chunk.size for chunk in due.values()))
         return self._asking(due)
 
@@ -309,6 +294,31 @@ class Download:
         if self.manifest.files[shortest.file].size < sum(whole.values()):
             self._delta = shortest
             log.info("release comes as a delta", version=self.version, base=shortest.base_sha256[:12])
+
+    def _forget_late(self, now_s: float) -> None:
+        """Take what did not come in time for lost.
+
+        What came last counts: on a slow line chunks are not lost, but late, and asked for again they would be later.
+        """
+        timeout_s, asked = self.way.chunk_timeout_s, self._asked_at_s
+        late = [sha256 for sha256, at_s in asked.items() if now_s - max(at_s, self._came_at_s) >= timeout_s]
+        if late:
+            self._stalls += 1
+            self._fresh = True
+            self._flow.window_bytes = LEAST_WINDOW_BYTES
+        for sha256 in late:
+            del asked[sha256]
+
+    def _next(self, missing: Mapping[str, Chunk], room: float) -> dict[str, Chunk]:
+        """Return the first of what is missing and not on its way, as far as it fits."""
+        due: dict[str, Chunk] = {}
+        for sha256, chunk in missing.items():
+            if sha256 in self._asked_at_s:
+                continue
+            if chunk.size > room or len(due) >= MAX_INDEX_PIECES:
+                break
+            due[sha256], room = chunk, room - chunk.size
+        return due
 
     def _asking(self, due: Mapping[str, Chunk]) -> ChunkRequest:
         pieces = {piece.sha256 for name in self._named() for piece in self._pieces(name)}

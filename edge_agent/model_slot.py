@@ -205,10 +205,8 @@ class ModelSlot:
         for folder, manifest in self._kept():
             for name, file in manifest.files.items():
                 index = folder / (name + INDEX_SUFFIX)
-                if not index.exists():
-                    continue
-                pieces = _pieces(index.read_bytes(), [*file.index])
-                with contextlib.suppress(TrustError):  # damaged: it is fetched again
+                with contextlib.suppress(OSError, TrustError):  # none, or damaged: it is fetched again
+                    pieces = _pieces(index.read_bytes(), [*file.index])
                     yield folder / name, read_index(file, pieces)
                     yield index, tuple(Chunk(sha256_of(piece), len(piece)) for piece in pieces)
 

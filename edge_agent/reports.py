@@ -64,5 +64,10 @@ class Reports:
             assignment=assignment.sequence if assignment is not None else 0,
             keys_version=self._trust.keys.version,
             banned=self._slot.banned,
-            reason=reason[:MAX_REASON],
+            reason=_plain(reason)[:MAX_REASON],
         )
+
+
+def _plain(text: str) -> str:
+    """Replace what is no text: a reason may hold the words of a process that a network took over."""
+    return text.encode(errors="replace").decode()

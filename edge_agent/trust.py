@@ -26,6 +26,7 @@ class EdgeTrust:
         self._folder, self._site, self._edge = folder, site, edge
         self._chain = [settings_keys]
         self._rotations: list[bytes] = []
+        self._kept = 0
         self._seen = Seen()
         self.assignment: Assignment | None = None
 
@@ -43,6 +44,7 @@ class EdgeTrust:
         """Take up what an earlier life heard; what no longer verifies is left out, and heard again."""
         try:
             self._follow(unbundle((self._folder / KEYS_FILE).read_bytes()))
+            self._kept = self.keys.version
         except FileNotFoundError:
             pass
         except (OSError, TrustError) as error:
@@ -55,12 +57,12 @@ class EdgeTrust:
             log.error("assignment not taken up", reason=str(error), next="it is heard again from the broker")
 
     def hear_keys(self, data: bytes) -> bool:
-        """Follow a chain of key rotations; say whether there is anything new. Raises `TrustError` or `OSError`."""
+        """Follow a chain of key rotations; say whether there is anything new. Raises `TrustError`."""
         before = self.keys.version
         self._follow(unbundle(data))
+        self._keep_rotations()
         if self.keys.version == before:
             return False
-        write_durably(self._folder / KEYS_FILE, bundle(self._rotations))
         log.warning("trusted keys exchanged", keys_version=self.keys.version)
         return True
 
@@ -91,6 +93,15 @@ class EdgeTrust:
                     self._seen, self.assignment = Seen(), None
                 self._chain.append(keys)
                 self._rotations.append(envelope)
+
+    def _keep_rotations(self) -> None:
+        """Write the chain, if it is not written; where the disk does not take it, the keys count all the same."""
+        if self._rotations and self._kept < self.keys.version:
+            try:
+                write_durably(self._folder / KEYS_FILE, bundle(self._rotations))
+                self._kept = self.keys.version
+            except OSError as error:
+                log.error("trusted keys not remembered", reason=str(error), next="free some space before a restart")
 
     def _assign(self, envelope: bytes, now: datetime) -> None:
         assignment = trusted_assignment(

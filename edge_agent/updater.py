@@ -23,7 +23,7 @@ from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutErro
 from edge_agent.trust import EdgeTrust
 from edge_agent.watch import Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
-from protocol.manifest import Manifest
+from protocol.manifest import Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
 from training.model.reader import UnreadableNetworkError
 
@@ -179,17 +179,20 @@ class Updater:
 
     def _consider(self, now: datetime) -> None:
         """Go for the release that is assigned, unless it runs here or is under way."""
+        if not all(map(self._is_assigned, self._under_way())):
+            self._give_up()  # though nothing may have come yet of what is assigned now
         found = self._desired.release(now)
-        if found is not None and not self._is_under_way(found[0]):
+        if found is not None and found[0] not in self._under_way():
             self._begin(*found)
 
-    def _is_under_way(self, envelope: bytes) -> bool:
-        download, staging, candidate = self._delivery.download, self._staging, self._candidate
-        return (
-            (download is not None and download.envelope == envelope)
-            or (staging is not None and staging.envelope == envelope and not staging.dropped)
-            or (candidate is not None and candidate.envelope == envelope)
-        )
+    def _under_way(self) -> list[bytes]:
+        """Return the envelope of what is fetched, tried, or watched before it reads."""
+        staging = self._staging if self._staging is not None and not self._staging.dropped else None
+        return [each.envelope for each in (self._delivery.download, staging, self._candidate) if each is not None]
+
+    def _is_assigned(self, envelope: bytes) -> bool:
+        assignment = self._trust.assignment
+        return assignment is not None and assignment.manifest_sha256 == manifest_digest(envelope)
 
     def _begin(self, envelope: bytes, manifest: Manifest) -> None:
         """Go for a release: what was on its way to another one is given up."""
@@ -222,6 +225,9 @@ class Updater:
         urls = self._trust.assignment.urls if self._trust.assignment is not None and self._pace.urls else {}
         try:
             complete = self._delivery.step(now_s, urls)
+        except EndlessDataError as error:  # whoever sends it, it is nothing against the release
+            self._reports.say(ModelPhase.DOWNLOADING, error.version, named(error))
+            return
         except TrustError as error:  # an index that does not make its file
             self._reject(download.manifest, error)
             return
@@ -283,6 +289,9 @@ class Updater:
     def _tried(self, model: ServedModel) -> None:
         """Watch a model silently before the swap, where there is one to compare it with and to return to."""
         incumbent = self._slot.current
+        if model.ref == self._slot.running:  # the edge went back to it by itself meanwhile
+            self._reports.say(self._reports.phase, model.manifest.version)
+            return
         if incumbent is None or not self._pace.shadow_slices or self._leads_away(model.manifest):
             self._swap(model)
             return

@@ -17,6 +17,7 @@ from sliceloop.logs import configure_logs
 from sliceloop.release_commands import release_app
 from sliceloop.rollout_commands import rollout_app
 from sliceloop.stopping import stop_on_signals
+from sliceloop.update_commands import update_bench_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,7 @@ app.add_typer(bench_app, name="bench")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Calibrate a webcam before a screen or light box.")
 bench_app.add_typer(capture_bench_app)
 bench_app.add_typer(pipeline_bench_app)
+bench_app.add_typer(update_bench_app)
 app.add_typer(fleet_app)
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(camera_app)

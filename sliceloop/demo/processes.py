@@ -98,6 +98,10 @@ class Processes:
         """Ask a process to end, and make it end."""
         self._stop(self._managed[name])
 
+    def dismiss(self, name: str) -> None:
+        """Stop a process that is not needed any more: it need not run from now on."""
+        self._stop(self._managed.pop(name))
+
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process."""
         os.kill(self.pid(name), number)

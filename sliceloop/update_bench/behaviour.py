@@ -5,15 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from edge_agent.probation import Bounds, Comparison
-from sliceloop.update_bench.behaviour_figures import draw
-from sliceloop.update_bench.behaviour_report import show
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 from sliceloop.update_bench.kinds import MIXES, Kind, made_up, read_by_networks
 from sliceloop.update_bench.networks import MATCHES, answers_of_networks
-from training.durable import write_atomically
 from training.provenance import code_commit, machine, versions
 
 SLICES_OF_BAD = 300
@@ -23,29 +18,16 @@ SLICES_OF_GOOD = 500
 
 @dataclass(frozen=True)
 class BehaviourRequest:
-    """How many runs of each kind, and where the result goes."""
+    """How many runs of each kind."""
 
     runs: int = 100
     seed: int = 0
     bounds: Bounds = Bounds()  # noqa: RUF009  frozen
     networks: bool = True
     """Train some and read with them too."""
-    json: Path | None = None
-    plot: Path | None = None
 
 
-def bench_behaviour(request: BehaviourRequest, say: Callable[[str], None] = lambda _: None) -> BehaviourResult:
-    """Measure, print, and write."""
-    result = measure(request, say)
-    if request.json is not None:
-        write_atomically(request.json, result.model_dump_json(indent=1).encode())
-    if request.plot is not None:
-        write_atomically(request.plot, draw(result, request.plot.suffix.lstrip(".") or "png"))
-    show(result, Console())
-    return result
-
-
-def measure(request: BehaviourRequest, say: Callable[[str], None] = lambda _: None) -> BehaviourResult:
+def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = lambda _: None) -> BehaviourResult:
     """Run every kind on every mix."""
     courses = list(_courses(made_up(), request, say, real=False))
     if request.networks:

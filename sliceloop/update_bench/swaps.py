@@ -1,8 +1,6 @@
 """An edge process under full load gets one release after another: gaps, memory, and who made each reading."""
 
 import os
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +11,13 @@ import onnx
 from onnx import helper, numpy_helper
 from pydantic import BaseModel, ConfigDict
 
-from broker.embedded import EmbeddedBroker
-from broker.settings import BrokerSettings
 from protocol.chunks import sha256_of
-from protocol.messages import ModelPhase
-from sliceloop.demo.processes import Processes
-from sliceloop.update_bench.cloud import BenchCloud, Heard
-from sliceloop.update_bench.feed import Feed, draw
+from sliceloop.update_bench.cloud import Heard
+from sliceloop.update_bench.edge_ground import EDGE, PROVEN, TIMEOUT_S, edge_ground
 from training.model.decode import decode_image
 from training.model.reader import LOGITS, Calibration, OnnxReader
 from training.model.reader import verdict as reading_of
 
-SITE, EDGE = "bench", "edge-1"
 VARIANTS = 4
 BIAS_STEP = 0.05
 """In logits: answers of two variants differ by more than a hundred times what float32 sums do."""
@@ -32,15 +25,8 @@ CERTAIN = 2.0
 """Of an untrained network whose logits are about 0."""
 SAME = 1e-3
 """Of a probability."""
-SWAP_TIMEOUT_S = 120.0
-STEP_S = 0.05
-SHADOW_SLICES, PROBATION_SLICES = 3, 5
 WARM_UP = 50
 KIB = 1024
-
-
-class StuckError(RuntimeError):
-    """The edge did not run the release in time."""
 
 
 class SwapsResult(BaseModel):
@@ -85,35 +71,23 @@ class SwapsRequest:
     swaps: int
     folder: Path
     seed: int = 0
-    timeout_s: float = SWAP_TIMEOUT_S
+    timeout_s: float = TIMEOUT_S
 
 
 def bench_swaps(request: SwapsRequest, told: Callable[[int, int], None] = lambda _a, _b: None) -> SwapsResult:
     """Run a broker and an edge, swap, and look at every reading; raises `StuckError`."""
     networks = [variant(request.network, number) for number in range(VARIANTS)]
-    pictures = draw(request.folder / "pictures", request.seed)
-    with EmbeddedBroker(folder=request.folder / "broker") as broker:
-        settings = BrokerSettings(port=broker.port)
-        with (
-            BenchCloud(settings, request.folder / "keys") as cloud,
-            Processes(request.folder / "logs") as processes,
-            Feed(request.folder / "inbox", pictures) as feed,
-        ):
-            config = write_config(request.folder, broker.port, cloud.trusted)
-            processes.start(EDGE, ["sliceloop", "edge", "--config", str(config), "--log-level", "warning"])
-            memory, seconds = [], []
-            for version in range(1, request.swaps + 2):
-                began_s = time.monotonic()
-                made = cloud.release(networks[version % VARIANTS], version)
-                cloud.assign(made, SITE, EDGE)
-                _wait(lambda v=version: _is_active(cloud, v), cloud, feed, processes, request.timeout_s)  # type: ignore[misc]
-                seconds.append(time.monotonic() - began_s)
-                memory.append(resident_mb(processes.pid(EDGE)))
-                cloud.forget(version - 1)
-                told(version - 1, request.swaps)
-            feed.end()
-            _wait(lambda: len(cloud.readings) >= feed.given, cloud, feed, processes, request.timeout_s)
-            return _result(list(cloud.readings), networks, request, feed.given, memory[1:], seconds[1:])
+    with edge_ground(request.folder, request.seed, request.timeout_s) as ground:
+        memory, seconds = [], []
+        for version in range(1, request.swaps + 2):
+            ground.update(ground.cloud.release(networks[version % VARIANTS], version))
+            seconds.append(ground.seconds_to(version, *PROVEN))
+            memory.append(resident_mb(ground.processes.pid(EDGE)))
+            ground.cloud.forget(version - 1)
+            told(version - 1, request.swaps)
+        ground.end()
+        heard, given = list(ground.cloud.readings), ground.feed.given
+    return _result(heard, networks, request, given, memory[1:], seconds[1:])
 
 
 def variant(network: bytes, number: int) -> bytes:
@@ -132,48 +106,10 @@ def variant(network: bytes, number: int) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def write_config(folder: Path, port: int, trusted: Path, **more: object) -> Path:
-    """Write the configuration of an edge that reads as fast as it can."""
-    edge = {
-        "site": f'"{SITE}"',
-        "edge": f'"{EDGE}"',
-        "data_dir": f'"{folder / "data"}"',
-        "trusted_keys_dir": f'"{trusted}"',
-        "send_originals": "false",
-        "shadow_slices": SHADOW_SLICES,
-        "probation_slices": PROBATION_SLICES,
-        **more,
-    }
-    lines = ["[edge]", *(f"{name} = {value}" for name, value in edge.items())]
-    lines += ["[edge.replay]", f'folder = "{folder / "inbox"}"', "interval_s = 0.0", "[broker]", f"port = {port}"]
-    path = folder / "edge.toml"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def resident_mb(pid: int) -> float:
     """Return a process's resident memory (proc(5), statm)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / KIB**2
-
-
-def _is_active(cloud: BenchCloud, version: int) -> bool:
-    if not cloud.reports:
-        return False
-    last = cloud.reports[-1][1]
-    if last.phase in (ModelPhase.REJECTED, ModelPhase.ROLLED_BACK):
-        raise StuckError(f"the edge refuses release {last.desired_version}: {last.reason}")
-    return last.phase is ModelPhase.ACTIVE and last.running is not None and last.running.version == version
-
-
-def _wait(condition: Callable[[], bool], cloud: BenchCloud, feed: Feed, processes: Processes, timeout_s: float) -> None:
-    never, until_s = threading.Event(), time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > until_s:
-            raise StuckError(f"nothing within {timeout_s:g} s; last report: {list(cloud.reports)[-1:]}")
-        processes.check()
-        feed.was_read(len(cloud.readings))
-        never.wait(STEP_S)
 
 
 def _result(

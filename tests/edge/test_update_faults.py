@@ -1,22 +1,45 @@
 """What is the box's, the clock's or the line's fault bans no release and stops no edge; what is not assigned stops."""
 
 import errno
-from collections.abc import Callable
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import structlog
 from edge_parts import (
+    ASSIGNER,
+    CHUNK_TIMEOUT_S,
+    KEYS,
     NOW,
+    SIGNER,
+    AtOnce,
     TalkingUpdater,
     assigned,
     filled_slot,
     release,
+    untried,
+    wait_until,
 )
 
+from edge_agent.by_url import Run, UrlFetch
+from edge_agent.delivery import PATIENCE_S
+from edge_agent.download import MOST_WINDOW_BYTES, Way
+from edge_agent.model_slot import SelfTestError, ServedModel
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
-from protocol.manifest import Manifest
+from edge_agent.trust import KEYS_FILE, EdgeTrust
+from edge_agent.updater import Pace, Proving, Updater, Voice
+from protocol.chunks import Chunk, sha256_of
+from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
+from protocol.rotation import KeyRotation, bundle, sign_rotation
+from protocol.signing import generate_signer, public_key_json
 
 
 @pytest.fixture
@@ -100,3 +123,201 @@ def test_a_network_that_never_answers_is_banned_in_the_end(tmp_path: Path) -> No
     assert edge.slot.banned == (2,)
     assert edge.last.phase is ModelPhase.REJECTED
     assert "TrialTimeoutError" in edge.last.reason
+
+
+def test_a_disk_that_fails_to_read_costs_bytes_and_no_agent(
+    edge: TalkingUpdater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of chunks that a bad place on the disk does not give back are fetched again."""
+    second = release(2)
+    read, failed = Path.read_bytes, set[Path]()
+
+    def failing_read(path: Path) -> bytes:
+        if path not in failed and (path.name in second.pieces or path.suffix == ".index"):
+            failed.add(path)
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing_read)
+    edge.bring(second)
+    edge.give_wanted(second, CHUNK_TIMEOUT_S)
+    assert edge.slot.running_version == 2
+    assert {path.suffix for path in failed} == {"", ".index"}
+
+
+def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) -> None:
+    """A release by new keys is not banned because these could not be written; they are written when there is room."""
+    young = generate_signer()
+    rotation = KeyRotation.model_validate(
+        {
+            "version": 2,
+            "created_at": NOW,
+            "release_keys": [json.loads(public_key_json(young))],
+            "release_threshold": 1,
+            "assign_keys": [json.loads(public_key_json(ASSIGNER))],
+        }
+    )
+    said = bundle([sign_rotation(rotation, [SIGNER], [young])])
+    full = edge.slot.folder.parent / "trust" / f"{KEYS_FILE}.part"
+    full.mkdir(parents=True)
+    edge.updater.hear_keys(said, NOW)
+    assert edge.last.keys_version == 2
+    edge.bring(release(2, signer=young))
+    assert edge.slot.running_version == 2
+    full.rmdir()
+    edge.updater.hear_keys(said, NOW)
+    after = EdgeTrust(edge.slot.folder.parent / "trust", KEYS, site="site-a", edge="edge-1")
+    after.load()
+    assert after.keys.version == 2
+
+
+def test_a_trial_may_say_whatever_it_likes(tmp_path: Path) -> None:
+    """What a process that was taken over answers is no text perhaps; it is reported all the same."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models"), trial=failing([SelfTestError("half a character: \udcff")]))
+    edge.bring(release(2))
+    assert edge.last.phase is ModelPhase.REJECTED
+    assert edge.last.reason == "SelfTestError: half a character: ?"
+
+
+# What is not assigned any more.
+
+
+def test_a_release_that_is_no_longer_assigned_goes_no_further(tmp_path: Path) -> None:
+    """When the assignment names another one, a candidate stops, though what follows it has not come yet."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models"), shadow_slices=2)
+    second, third = release(2), release(3)
+    edge.bring(second)
+    assert edge.last.phase is ModelPhase.SHADOW
+    edge.assign(third)
+    edge.read_slices(5)
+    assert edge.slot.running_version == 1
+    edge.step(0.0)
+    edge.step(20.0)
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert "UnassignedReleaseError" in edge.last.reason
+    edge.updater.offer(third.envelope, NOW)
+    edge.give_wanted(third)
+    edge.read_slices(2)
+    assert edge.slot.running_version == 3
+
+
+def test_a_download_that_is_no_longer_assigned_is_not_swapped_in(edge: TalkingUpdater) -> None:
+    """What comes of it later is left; its chunks stay, should it be assigned again."""
+    second = release(2)
+    edge.offer(second)
+    edge.step()
+    for sha256 in second.wanted(edge.requests[0]):
+        edge.give(sha256, second.chunks[sha256])
+    edge.assign(release(3))
+    edge.give_wanted(second)
+    assert edge.slot.running_version == 1
+    edge.offer(second)
+    edge.give_wanted(second)
+    assert edge.slot.running_version == 2
+
+
+class Later:
+    """A background that works when it is told to."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Future[ServedModel | None], Callable[[], ServedModel | None]]] = []
+
+    def submit(self, work: Callable[[], ServedModel | None], /) -> "Future[ServedModel | None]":
+        """Let it wait."""
+        self._waiting.append((Future(), work))
+        return self._waiting[-1][0]
+
+    def work(self) -> None:
+        """Do all that waits."""
+        while self._waiting:
+            future, work = self._waiting.pop(0)
+            future.set_result(work())
+
+
+def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: Path) -> None:
+    """While the predecessor is tried again, the edge rolls back to it: it is not put on probation beside itself."""
+    second, third, later = release(2), release(3), Later()
+    edge = TalkingUpdater(filled_slot(tmp_path / "models", second), probation_slices=20)
+    edge.bring(third)
+    edge.updater = Updater(
+        edge.slot,
+        edge.trust,
+        Pace(0, 20, Way(CHUNK_TIMEOUT_S)),
+        Voice(edge.reports.append, edge.requests.append, edge.shared.append),
+        Proving(later, untried, AtOnce),
+    )
+    back = release(2, returns_from=(3,))
+    edge.offer(back)
+    edge.read_slices(1, fault="NotFiniteError")
+    assert edge.slot.running_version == 2
+    later.work()
+    edge.step()
+    assert not edge.slot.on_probation
+    assert edge.last.banned == (3,)
+    assert edge.last.phase is ModelPhase.ACTIVE
+
+
+# By URL.
+
+
+@pytest.fixture
+def slow() -> Iterator[str]:
+    """A server that sends a byte of each answer and then nothing, without hanging up."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as lines:
+
+        def drip() -> None:
+            with suppress(OSError):
+                while True:
+                    line = lines.enter_context(server.accept()[0])
+                    line.sendall(b"HTTP/1.1 206 Partial Content\r\n\r\n!")
+
+        threading.Thread(target=drip, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/model"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_sends_next_to_nothing_is_left(tmp_path: Path, slow: str) -> None:
+    """Nothing is asked for over MQTT while a URL serves; so one that drips is not waited for."""
+    edge, second = TalkingUpdater(filled_slot(tmp_path / "models"), urls=True), release(2)
+    edge.assign(second, urls={MODEL_FILE: slow})
+    edge.updater.offer(second.envelope, NOW)
+    edge.give_wanted(second, 1.0)
+    edge.give_wanted(second, 30.0)
+    assert edge.slot.running_version == 1
+    edge.give_wanted(second, 1.0 + PATIENCE_S + 1.0)
+    assert edge.slot.running_version == 2
+
+
+def test_data_without_end_is_nothing_against_a_release(tmp_path: Path, slow: str) -> None:
+    """What a stranger sends too much of is counted, and the last straw may come from anywhere: nothing is banned."""
+    edge, second = TalkingUpdater(filled_slot(tmp_path / "models"), urls=True), release(2)
+    edge.assign(second, urls={MODEL_FILE: slow})
+    edge.updater.offer(second.envelope, NOW)
+    edge.step()
+    wanted = second.wanted(edge.requests[0])
+    for sha256 in wanted:
+        edge.give(sha256, second.chunks[sha256])
+    limit = 4 * sum(map(len, second.files.values())) + MOST_WINDOW_BYTES
+    for _ in range(limit // 65_536):
+        edge.give("f" * 64, bytes(65_536))
+    assert not any("EndlessDataError" in report.reason for report in edge.reports)
+    late = [("f" * 64, bytes(65_536))]
+    with patch.object(UrlFetch, "take", lambda _: late.pop() if late else None):
+        edge.step()
+        edge.step()
+    assert edge.slot.banned == ()
+    assert "EndlessDataError" in edge.last.reason
+    edge.give_wanted(second, 1.0 + PATIENCE_S + 1.0)
+    assert edge.slot.running_version == 2
+
+
+def test_an_address_is_not_logged_even_when_it_is_none() -> None:
+    """A library may quote what it cannot understand; a presigned address is a credential."""
+    data = b"a chunk"
+    run = Run("http://127.0.0.1:1/model onnx?X-Amz-Signature=secret", 0, [Chunk(sha256_of(data), len(data))])
+    fetch = UrlFetch([run], None)
+    with structlog.testing.capture_logs() as logs:
+        fetch.start()
+        wait_until(lambda: not fetch.alive, "the fetch's end")
+    assert logs[0]["reason"] == "InvalidURL"
+    assert "secret" not in str(logs)

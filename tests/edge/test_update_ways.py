@@ -354,6 +354,11 @@ class _Bucket(BaseHTTPRequestHandler):
         body = self._data[first : last + 1]
         if self._spoil == "tampered":
             body = body[:70_000] + b"!" + body[70_001:]
+        if self._spoil == "moved" and self.path != "/elsewhere":
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+            return
         if self._spoil == "gone":
             self.send_error(403)
             return
@@ -383,7 +388,9 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("bucket", "by_mqtt"), [("", False), ("endless", False), ("tampered", True), ("gone", True)], indirect=["bucket"]
+    ("bucket", "by_mqtt"),
+    [("", False), ("endless", False), ("tampered", True), ("gone", True), ("moved", True)],
+    indirect=["bucket"],
 )
 def test_where_a_url_is_offered_the_network_comes_from_there(tmp_path: Path, bucket: str, by_mqtt: bool) -> None:
     """A presigned address spares the broker; what it does not give as promised comes over MQTT; no more is read."""

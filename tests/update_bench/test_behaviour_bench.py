@@ -3,7 +3,6 @@
 import io
 import random
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from protocol.labels import LABELS, Label
-from sliceloop.update_bench.behaviour import BehaviourRequest, bench_behaviour
+from sliceloop.update_bench.behaviour import BehaviourRequest, measure_behaviour
+from sliceloop.update_bench.behaviour_figures import draw
 from sliceloop.update_bench.behaviour_report import show
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 from sliceloop.update_bench.beside_cost import cost_beside
@@ -21,38 +21,35 @@ from training.model.reader import Reading
 
 
 @pytest.fixture(scope="module")
-def benched(tmp_path_factory: pytest.TempPathFactory) -> tuple[BehaviourResult, Path]:
-    folder = tmp_path_factory.mktemp("bench")
-    request = BehaviourRequest(runs=2, networks=False, json=folder / "result.json", plot=folder / "result.png")
-    return bench_behaviour(request), folder
+def benched() -> BehaviourResult:
+    return measure_behaviour(BehaviourRequest(runs=2, networks=False))
 
 
-def test_every_kind_runs_on_every_mix(benched: tuple[BehaviourResult, Path]) -> None:
+def test_every_kind_runs_on_every_mix(benched: BehaviourResult) -> None:
     """A course for each, with as many runs as were asked for."""
-    courses = benched[0].courses
+    courses = benched.courses
     assert {(course.kind, course.mix) for course in courses} == {
         (kind.name, mix) for kind in made_up() for mix in MIXES
     }
     assert {len(course.caught_at) for course in courses} == {2}
 
 
-def test_a_result_is_read_from_its_file(benched: tuple[BehaviourResult, Path]) -> None:
+def test_a_result_is_read_from_its_file(benched: BehaviourResult) -> None:
     """The JSON holds everything."""
-    result, folder = benched
-    assert BehaviourResult.model_validate_json((folder / "result.json").read_bytes()) == result
+    assert BehaviourResult.model_validate_json(benched.model_dump_json()) == benched
 
 
-def test_the_picture_is_drawn(benched: tuple[BehaviourResult, Path]) -> None:
+def test_the_picture_is_drawn(benched: BehaviourResult) -> None:
     """A PNG with a column for each mix."""
-    with Image.open(benched[1] / "result.png") as picture:
+    with Image.open(io.BytesIO(draw(benched, "png"))) as picture:
         assert picture.format == "PNG"
         assert picture.width > picture.height
 
 
-def test_the_tables_name_each_kind(benched: tuple[BehaviourResult, Path]) -> None:
+def test_the_tables_name_each_kind(benched: BehaviourResult) -> None:
     """Bad and good candidates are printed with their shares."""
     printed = io.StringIO()
-    show(benched[0], Console(file=printed, width=200))
+    show(benched, Console(file=printed, width=200))
     assert all(kind.name in printed.getvalue() for kind in made_up())
 
 

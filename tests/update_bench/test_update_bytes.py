@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from protocol.manifest import MODEL_FILE
 from protocol.messages import MAX_CHUNK_BYTES
-from sliceloop.update_bench.bytes_moved import CHUNKS, DELTA, FLOAT16, FLOAT32, FULL, measure_bytes, table
+from sliceloop.update_bench.bytes_moved import CHUNKS, DELTA, FLOAT16, FLOAT32, FULL, count_bytes, table
 from sliceloop.update_bench.moved import INDEX_PIECE_ENTRIES, MANIFEST_BYTES, moved
-from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, SGD, UpdatePlan
+from sliceloop.update_bench.update_pairs import BASE, HEAD, INT8, SGD, UpdatePlan, make_networks
 
 ENTRY_BYTES = 36
 
@@ -50,7 +50,7 @@ def measured(tmp_path_factory):
     plan = UpdatePlan(
         "squeezenet1_1_bn", 32, patients_per_class=2, slices_per_patient=1, base_epochs=2, epochs=1, batch=6
     )
-    return measure_bytes(tmp_path_factory.mktemp("phantoms") / "p", plan)
+    return count_bytes(make_networks(tmp_path_factory.mktemp("phantoms") / "p", plan), plan)
 
 
 def test_every_update_is_measured_in_both_layouts_and_by_both_ways(measured):

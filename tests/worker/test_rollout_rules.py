@@ -346,3 +346,14 @@ class World:
     def fleet(self) -> Fleet:
         """Return what the desk knows."""
         return Fleet(self.rollouts, tuple(self.edges), frozenset(self.verified), returned_to=frozenset(self.returns))
+
+
+def test_a_withdrawn_version_leads_to_the_way_back_and_nowhere_else() -> None:
+    """Where a person chose an older version to return to, a later good one is no way back: edges would refuse it."""
+    states = (
+        Rollout(1, "complete", 2, NOW),
+        Rollout(2, "complete", 2, NOW),
+        Rollout(3, "withdrawn", 0, NOW),
+    )
+    back = Fleet(states, (runs(0, 3), runs(1, 2)), frozenset({1, 2, 3}), returned_to=frozenset({1}))
+    assert versions(plan(back, SETTINGS, NOW)) == {"ct-0": 1, "ct-1": 2}
