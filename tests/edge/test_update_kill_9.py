@@ -15,8 +15,8 @@ from broker.settings import BrokerSettings
 from protocol.messages import ModelPhase
 from sliceloop.demo.processes import Processes
 from sliceloop.update_bench.cloud import BenchCloud
+from sliceloop.update_bench.edge_ground import EDGE, SITE, write_config
 from sliceloop.update_bench.feed import Feed, draw
-from sliceloop.update_bench.swaps import EDGE, SITE, write_config
 
 LONGEST_S = 3.0
 """An update takes some two seconds here; the dice reach beyond its end."""
