@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _writes(arguments: tuple[object, ...]) -> bool:
 def tiny(version: int) -> TinyRelease:
     """Return a release whose golden logits are computed by hand: no network runs here."""
     low, middle, high = _bias(version)
-    return release(version, network((low, middle, high)), golden(_logits(version), golden_slices()))
+    return release(version, network((low, middle, high)), golden(_logits(version), _slices()))
 
 
 def _bias(version: int) -> tuple[float, float, float]:
@@ -116,8 +117,14 @@ def _bias(version: int) -> tuple[float, float, float]:
     return (version / 100, version / 100 + 0.5, version / 100)
 
 
+@cache
+def _slices() -> NDArray[np.uint8]:
+    """Draw the golden slices once, for all the lives that are forked."""
+    return golden_slices()
+
+
 def _logits(version: int) -> NDArray[np.float64]:
-    grey = golden_slices().mean((1, 2), dtype=np.float64) / 255
+    grey = _slices().mean((1, 2), dtype=np.float64) / 255
     return grey[:, None] * np.array([1, 2, 3]) + np.array(_bias(version))
 
 
@@ -153,7 +160,7 @@ def _wrong_reading(slot: ModelSlot, versions: tuple[int, int]) -> str:
     said = reading_of(model).diagnosis.reading.model.version
     if said != model.manifest.version or said not in versions:
         return f"version {said} reads"
-    if not np.allclose(model.reader.logits(golden_slices()), _logits(said), atol=0.004):
+    if not np.allclose(model.reader.logits(_slices()), _logits(said), atol=0.004):
         return f"version {said} answers as another one"
     return ""
 
