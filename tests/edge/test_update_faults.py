@@ -333,5 +333,5 @@ def test_an_address_is_not_logged_even_when_it_is_none() -> None:
     with structlog.testing.capture_logs() as logs:
         fetch.start()
         wait_until(lambda: not fetch.alive, "the fetch's end")
-    assert logs[0]["reason"] == "InvalidURL"
+    assert "InvalidURL" in [each["reason"] for each in logs]
     assert "secret" not in str(logs)
