@@ -15,8 +15,8 @@ from broker.settings import BrokerSettings
 from protocol.messages import ModelPhase
 from sliceloop.demo.processes import Processes
 from sliceloop.update_bench.cloud import BenchCloud
+from sliceloop.update_bench.edge_ground import EDGE, SITE, write_config
 from sliceloop.update_bench.feed import Feed, draw
-from sliceloop.update_bench.swaps import EDGE, SITE, write_config
 
 LONGEST_S = 3.0
 """An update takes some two seconds here; the dice reach beyond its end."""
@@ -59,7 +59,7 @@ def test_an_edge_killed_in_the_midst_of_updates_finishes_them(tmp_path: Path, ki
 
             def active(wanted: int = version) -> bool:
                 feed.was_read(len(cloud.readings))
-                said = [report for _, report in cloud.reports]
+                said = [report for _, report in list(cloud.reports)]
                 refused = [r for r in said if r.phase in (ModelPhase.REJECTED, ModelPhase.ROLLED_BACK)]
                 assert not refused, refused[0].reason
                 last = said[-1] if said else None
@@ -67,7 +67,7 @@ def test_an_edge_killed_in_the_midst_of_updates_finishes_them(tmp_path: Path, ki
 
             wait_until(active, lambda: str(list(cloud.reports)[-1:]), DEADLINE_S)
         feed.end()
-        wait_until(lambda: len({h.sequence for h in cloud.readings}) >= feed.given, "all slices", DEADLINE_S)
-        assert {heard.sequence for heard in cloud.readings} == set(range(1, feed.given + 1))
-        for heard in cloud.readings:
+        wait_until(lambda: len({h.sequence for h in list(cloud.readings)}) >= feed.given, "all slices", DEADLINE_S)
+        assert {heard.sequence for heard in list(cloud.readings)} == set(range(1, feed.given + 1))
+        for heard in list(cloud.readings):
             assert heard.reading.model.sha256 == hashes[heard.reading.model.version]
