@@ -118,12 +118,13 @@ class Desk:
 
     def step(self, now: datetime, now_s: float) -> None:
         """Do one round of everything that is due by the monotonic clock; `now` is what is written down."""
+        self._decide_on_fleet(now, now_s)  # first: a release is withdrawn though the object store is away
+        self._publish_fleet()
         self._in_hand = self._in_hand or self._session.receive(LOOP_S)
         while self._in_hand is not None:
             self._hear(self._in_hand)  # when that raises, it stays in hand for the next step
             self._in_hand = self._session.receive(0)
         self._publish_chunks()
-        self._publish_fleet()
         if now_s < self._next_poll_s or not self._session.connected:
             return
         busy = self._read_again(now, now_s)
@@ -133,7 +134,6 @@ class Desk:
                 said = self._say(message, cloud_topic(KIND_OF[type(message)]))
                 if said and isinstance(message, RetrainRequest):
                     self._ledger.touch_request(message.request_id, published_at=now)
-            self._decide_on_fleet(now, now_s)
         self._next_poll_s = now_s if busy else now_s + self._settings.poll_s
 
     def _hear(self, inbound: Inbound) -> None:
@@ -194,11 +194,12 @@ class Desk:
 
     def _decide_on_fleet(self, now: datetime, now_s: float) -> None:
         """Say who runs what; the more edges there are, the longer is the pause before the next look."""
-        if self._assigner is None or now_s < self._next_fleet_s:
+        if self._assigner is None or now_s < self._next_fleet_s or not self._session.connected:
             return
         began_s = time.monotonic()
         more = self._assigner.step(now)
-        self._next_fleet_s = now_s if more else now_s + (time.monotonic() - began_s) / FLEET_SHARE
+        pause_s = max(self._settings.poll_s, (time.monotonic() - began_s) / FLEET_SHARE)
+        self._next_fleet_s = now_s if more else now_s + pause_s
 
     def _publish_fleet(self) -> None:
         """Publish what the window allows of assignments, releases and keys; what is left follows."""

@@ -185,15 +185,14 @@ class Retraining:
     def _judge(self, candidate: Candidate, now: datetime) -> None:
         """Decide on a candidate; the decision is in the ledger before anything is released."""
         incumbent = self._ledger.standing_release()
-        assert incumbent is not None, "a request is only made where there is a release"
+        if incumbent is None:  # there was one when the request was made
+            self._refuse(candidate, "no release stands that it could be compared with: release one by hand", now)
+            return
         try:
             uploads = {name: self._uploaded(candidate, name) for name in UPLOADS}
             verdict, changes = self._gate(incumbent, candidate, uploads[MODEL_FILE])
         except (ObjectMissingError, HashMismatchError, UnreadableNetworkError, ImageError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._ledger.decide_candidate(candidate.request_id, "refused", reason, {}, now)
-            log.error("candidate refused", request_id=candidate.request_id, reason=str(error))
-            self._say_refused(candidate, reason, now)
+            self._refuse(candidate, f"{type(error).__name__}: {error}", now)
             return
         word: Literal["accepted", "refused"] = "accepted" if verdict.accepted else "refused"
         if verdict.accepted:  # what was judged is kept by its hash: a trainer may still write to its upload URLs
@@ -209,6 +208,12 @@ class Retraining:
             log.info("candidate waits", request_id=candidate.request_id, next="`sliceloop release --candidates`")
         else:
             self._say_refused(candidate, reason, now)
+
+    def _refuse(self, candidate: Candidate, reason: str, now: datetime) -> None:
+        """Refuse what cannot be judged."""
+        self._ledger.decide_candidate(candidate.request_id, "refused", reason, {}, now)
+        log.error("candidate refused", request_id=candidate.request_id, reason=reason)
+        self._say_refused(candidate, reason, now)
 
     def _say_refused(self, candidate: Candidate, reason: str, now: datetime) -> None:
         self._unsaid.append(

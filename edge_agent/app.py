@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
@@ -46,6 +47,8 @@ RETRY_S = 1.0
 """Wait after something stood in the way: a missing folder, a full outbox, no model."""
 ENVELOPE_BYTES = 4096
 """Room that topic and user properties take besides an original's bytes."""
+TRIED_WITH = "onnx"
+"""Takes a network's file apart in the process where it is tried; the agent itself does not load it."""
 LOCK_FILE = "edge.lock"
 """In the data folder; locked as long as an edge uses it."""
 
@@ -192,6 +195,9 @@ def sole_user(data_dir: Path) -> Iterator[None]:
 
 
 def _trial(settings: EdgeSettings, stop: threading.Event) -> Trial:
+    if find_spec(TRIED_WITH) is None:  # said now: in the process apart it would ban each release
+        raise ModuleNotFoundError(f"No module named '{TRIED_WITH}'", name=TRIED_WITH)
+
     def trial(folder: Path, manifest: Manifest) -> None:
         calibration = Calibration(manifest.labels, manifest.temperature, manifest.uncertain_below)
         bounds = TrialBounds(

@@ -29,9 +29,12 @@ class ChunkStore:
         self._incoming: set[str] = set()
         self._kept: dict[str, Place] = {}
 
-    def open(self) -> None:
-        """Take up what an earlier life fetched; damaged chunks and unfinished files are deleted."""
+    def open(self, max_bytes: int) -> None:
+        """Take up what an earlier life fetched; damaged chunks and unfinished files are deleted, too many are all."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if sum(path.stat().st_size for path in self._folder.iterdir()) > max_bytes:
+            self.clear()
+            return
         for path in self._folder.iterdir():
             if path.name not in self._incoming:
                 if sha256_of(path.read_bytes()) == path.name:

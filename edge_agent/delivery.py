@@ -8,12 +8,15 @@ from edge_agent.by_url import UrlFetch
 from edge_agent.chunk_store import ChunkStore
 from edge_agent.download import Download, Way
 from edge_agent.model_slot import ModelSlot
+from protocol.chunks import MAX_MODEL_BYTES
 from protocol.errors import EndlessDataError, TrustError
 from protocol.manifest import Manifest
 from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest
 
 log = structlog.get_logger()
 
+MAX_INCOMING_BYTES = 2 * MAX_MODEL_BYTES
+"""Of chunks that came for releases which were given up; above it they are deleted."""
 PATIENCE_S = 60.0
 """A server that hands out no whole chunk for so long is left: meanwhile nothing is asked for over MQTT."""
 
@@ -39,7 +42,7 @@ class Delivery:
     def begin(self, envelope: bytes, manifest: Manifest) -> None:
         """Go for a verified release."""
         try:
-            self._store.open()
+            self._store.open(MAX_INCOMING_BYTES)
         except OSError as error:
             log.error("chunks of before not taken up", reason=str(error), next="they are fetched again")
         for path, chunks in self._slot.chunks():

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from edge_parts import DEADLINE_S, EdgeProcess, dicom_file, filled_slot, slice_file, trusted_folder, write_edge_config
 from packaging.requirements import Requirement
 
@@ -121,14 +122,20 @@ def test_an_edge_reads_with_the_edge_extra_alone(tmp_path: Path) -> None:
                 assert edge.terminate() == 0, edge.said
 
 
-def test_the_blocker_blocks(tmp_path: Path) -> None:
-    """The proof above is one: with onnxruntime blocked the edge does not start, and says which extra brings it."""
+@pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
+def test_the_blocker_blocks(tmp_path: Path, module: str) -> None:
+    """The proof above is one: without a library the edge does not start, and says which extra brings it.
+
+    Without onnx it could read; but each release would fail its trial, and be banned.
+    """
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
-    env = {"PYTHONPATH": str(tmp_path / "site"), "TEST_BLOCKED_MODULES": "onnxruntime"}
+    path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": path, "TEST_BLOCKED_MODULES": module}
+    trusted_folder(tmp_path / "trusted")
     with EdgeProcess(write_edge_config(tmp_path, port=1883), env) as edge:
         assert edge.exit_code() == 2
-        assert "onnxruntime is not installed: pip install 'sliceloop[edge]'" in edge.said
+        assert f"{module} is not installed: pip install 'sliceloop[edge]'" in edge.said
 
 
 def test_the_agent_itself_loads_no_onnx() -> None:

@@ -304,6 +304,15 @@ def test_a_candidate_that_was_judged_against_another_release_is_not_signed(loop:
     assert loop.ledger.accepted_unreleased() == []
 
 
+def test_a_candidate_without_a_release_to_compare_with_is_refused(loop: Loop) -> None:
+    """When the last release was withdrawn while its candidate was trained, the worker says so, and goes on."""
+    request = loop.request()
+    ReleaseDesk(ReleaseSettings(), loop.store, loop.ledger, [SIGNER]).withdraw(1, "bad", None, later(1))
+    assert loop.answer(request, trained(), later(2)) == ["refused"]
+    assert loop.ledger.pending_candidates() == []
+    assert loop.again().step(later(3)) == []
+
+
 def failed(request_id: str) -> RetrainResult:
     return RetrainResult(request_id=request_id, outcome="failed", at=NOW, trainer="t", reason="no luck")
 

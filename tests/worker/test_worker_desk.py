@@ -40,6 +40,8 @@ from cloud_worker.fleet_settings import DeliverySettings
 from cloud_worker.ledger import Ledger
 from cloud_worker.object_store import ObjectStore, image_key
 from cloud_worker.release import Release
+from cloud_worker.release_settings import ReleaseSettings
+from cloud_worker.releasing import ReleaseDesk
 from cloud_worker.second_reader import SecondReader
 from cloud_worker.settings import RetrainSettings, WorkerSettings
 from protocol.assignment import Seen, trusted_assignment
@@ -246,6 +248,32 @@ def test_chunks_asked_for_while_the_store_is_away_come_when_it_is_back(
         finally:
             s3_server.start()
         edge.hear(chunk(new), "the chunk")
+
+
+def test_a_release_is_withdrawn_though_the_store_is_away(
+    s3_server: EmbeddedS3,
+    store: ObjectStore,
+    ledger: Ledger,
+    broker_settings: BrokerSettings,
+    peer: Callable[..., Peer],
+) -> None:
+    """What waits for S3, a request for chunks here, holds up no way back: it needs ledger and broker alone."""
+    first = release(store, ledger, SIGNER, network(), datetime.now(UTC))
+    reports(ledger, running=first)
+    edge = peer(*OWN)
+    with deciding(SETTINGS, broker_settings, store, ledger, assigner=director(SETTINGS, store, ledger, SIGNER)):
+        edge.hear(told(1), "assignment of version 1")
+        second = release(store, ledger, SIGNER, constant_network(Label.NORMAL), datetime.now(UTC))
+        edge.hear(told(2), "assignment of version 2")
+        reports(ledger, running=second)
+        s3_server.kill()
+        try:
+            edge.say(wants(2, [first_piece(second)]))
+            edge.drain(0.3)
+            ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER]).withdraw(2, "bad", None, datetime.now(UTC))
+            edge.hear(told(1), "the way back")
+        finally:
+            s3_server.start()
 
 
 def test_a_verdict_is_said_after_the_second_reading_and_after_the_review(
