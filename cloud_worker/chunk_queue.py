@@ -30,14 +30,14 @@ class Listener:
     def __init__(self, since_s: float) -> None:
         """Begin to listen."""
         self._since_s = since_s
-        self._asked: set[str] = set()
+        self._asked: dict[str, float] = {}
 
     def will_hear(self, topic: str, sent_s: float) -> bool:
         """Tell whether a chunk that was published then is still on its way to this edge."""
         if sent_s < self._since_s:
             return False
-        lost = topic in self._asked
-        (self._asked.discard if lost else self._asked.add)(topic)
+        lost = self._asked.get(topic) == sent_s
+        self._asked[topic] = sent_s
         return not lost
 
 
@@ -49,6 +49,7 @@ class ChunkQueue:
         self._repeat_after_s = repeat_after_s
         self._bucket = TokenBucket(max_bytes_per_s)
         self._waiting: OrderedDict[str, Place] = OrderedDict()
+        self._later: dict[str, Place] = {}
         self._sent: OrderedDict[str, float] = OrderedDict()
         self._listeners: OrderedDict[str, Listener] = OrderedDict()
 
@@ -74,14 +75,18 @@ class ChunkQueue:
             return False
         sent_s = self._sent.get(topic)
         if listener is not None and sent_s is not None:
-            coming = listener.will_hear(topic, sent_s)
-            if coming or now_s - sent_s < self._repeat_after_s:
+            if listener.will_hear(topic, sent_s):
+                return False
+            if now_s - sent_s < self._repeat_after_s:  # others begin to listen too: once more for all of them, then
+                self._later[topic] = place
                 return False
         self._waiting[topic] = place
         return True
 
     def next(self, now_s: float) -> tuple[str, Place] | None:
         """Return whose turn it is; None where nothing waits, or the bandwidth is used up for now."""
+        for topic in [topic for topic in self._later if now_s - self._sent[topic] >= self._repeat_after_s]:
+            self._waiting.setdefault(topic, self._later.pop(topic))
         if not self._waiting or not self._bucket.open(now_s):
             return None
         return next(iter(self._waiting.items()))
@@ -89,10 +94,11 @@ class ChunkQueue:
     def sent(self, topic: str, now_s: float) -> None:
         """Take out what was published."""
         self._bucket.spend(self._waiting.pop(topic).size)
+        self._later.pop(topic, None)
         self._sent[topic] = now_s
         self._sent.move_to_end(topic)
         while len(self._sent) > MAX_REMEMBERED:
-            self._sent.popitem(last=False)
+            self._later.pop(self._sent.popitem(last=False)[0], None)
 
     def give_up(self, topic: str) -> None:
         """Take out what cannot be published."""
@@ -101,3 +107,4 @@ class ChunkQueue:
     def clear(self) -> None:
         """Forget all that waits: who still wants it asks again."""
         self._waiting.clear()
+        self._later.clear()

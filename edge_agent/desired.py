@@ -31,7 +31,7 @@ class Desired:
         """Remember against what it is verified, and who is told."""
         self._slot, self._trust, self._reports = slot, trust, reports
         self._envelope: bytes | None = None
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._mismatch, self._mismatch_since_s = "", 0.0
         self.frozen = ""
         """Since when there has been no fresh assignment; empty while there is one."""
@@ -41,7 +41,7 @@ class Desired:
         try:
             if self._trust.hear_keys(data):
                 self._slot.trusted = self._trust.ever_trusted
-                self._refused.clear()
+                self._told.clear()
                 self._reports.stand()
         except (TrustError, OSError) as error:
             self._refuse(data, error)
@@ -58,9 +58,12 @@ class Desired:
         self._envelope = envelope
 
     def release(self, now: datetime) -> tuple[bytes, Manifest] | None:
-        """Return the release that is assigned, if it may run here; what speaks against it is reported."""
+        """Return the release that is assigned, if it may run here; what speaks against it is reported once.
+
+        It is looked at each time: a fresh assignment may have come, or a clock may have been set right.
+        """
         envelope, self._mismatch = self._envelope, ""
-        if envelope is None or sha256_of(envelope) in self._refused:
+        if envelope is None:
             return None
         try:
             manifest = trusted_manifest(envelope, self._trust.keys.release, self._slot.facts, now=now)
@@ -70,9 +73,9 @@ class Desired:
         except FrozenError as error:
             self._refuse(envelope, error)
         except TrustError as error:
-            self._remember(envelope)
             runs_here = error.version == self._slot.running_version
-            if not (runs_here and isinstance(error, ExpiredManifestError)):  # what runs here goes on, though expired
+            goes_on = runs_here and isinstance(error, ExpiredManifestError)  # what runs here goes on, though expired
+            if self._is_news(envelope, error) and not goes_on:
                 self._reports.say(ModelPhase.REJECTED, error.version, named(error))
         else:
             return envelope, manifest
@@ -104,11 +107,15 @@ class Desired:
 
     def _refuse(self, heard: bytes, error: TrustError | OSError) -> None:
         """Report what cannot be followed, once; it says nothing of a release."""
-        if sha256_of(heard) not in self._refused:
-            self._remember(heard)
+        if self._is_news(heard, error):
             self._reports.stand(named(error))
 
-    def _remember(self, heard: bytes) -> None:
-        self._refused[sha256_of(heard)] = None
-        while len(self._refused) > MAX_REMEMBERED:
-            self._refused.popitem(last=False)
+    def _is_news(self, heard: bytes, error: Exception) -> bool:
+        """Tell whether this was not yet said of it, and count it as said."""
+        known = sha256_of(heard), type(error).__name__
+        if known in self._told:
+            return False
+        self._told[known] = None
+        while len(self._told) > MAX_REMEMBERED:
+            self._told.popitem(last=False)
+        return True

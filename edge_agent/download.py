@@ -119,6 +119,7 @@ class Download:
     _chosen: bool = False
     _all: dict[str, Chunk] | None = None
     _stalls: int = 0
+    _heard_shared: bool = False
     _unasked_at_s: float = -math.inf
     _came_at_s: float = -math.inf
     _fresh: bool = True
@@ -200,14 +201,17 @@ class Download:
         if chunk is None and shared and self._may_be_ours(sha256, data):
             self._early_bytes += len(data)
             self.store.put(sha256, data)
+            self._heard_shared = True
             return
         if chunk is None or sha256 in self.store:
             self._refuse_unwanted(sha256, data, known=chunk is not None)
             return
         check_chunk(chunk, data)
         self.store.put(sha256, data)
+        self._heard_shared = self._heard_shared or shared
         if self._asked_at_s.pop(sha256, None) is not None:
-            self._stalls = 0
+            if self._heard_shared:  # else its own came where none for all ever did: it goes on alone
+                self._stalls = 0
         elif shared:
             self._unasked_at_s = now_s
         self._came_at_s = now_s
@@ -333,7 +337,7 @@ class Download:
         self._unwanted_bytes += len(data)
         limit = ENDLESS * self._size + MOST_WINDOW_BYTES
         if self._unwanted_bytes > limit:
-            self._stalls = STALLS_TILL_ALONE
+            self._stalls, self._heard_shared = STALLS_TILL_ALONE, False
             self._unwanted_bytes = 0
             raise EndlessDataError(f"more than {limit:,} bytes came that nobody asked for", self.version)
         if known:

@@ -85,7 +85,7 @@ class EdgeSettings(BaseModel):
     probation_slices: int = Field(default=50, ge=1)
     """Slices that a new model must read without a fault, the one before it silently beside, before it is active."""
     trial_timeout_s: float = Field(default=120.0, gt=0)
-    """A network that has not read its golden slices by then is refused."""
+    """A network that has not read its golden slices by then, in three trials, is refused."""
     max_model_bytes: int = Field(default=MAX_MODEL_BYTES, ge=1)
     """A release with larger files is refused unread."""
     max_download_bytes_per_s: float | None = Field(default=None, gt=0)

@@ -1,6 +1,7 @@
 """Bring the assigned release onto this edge: verify, fetch, try, watch it silently, swap, watch it in use, report."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from edge_agent.reading import ReadSlice
 from edge_agent.reports import Reports
 from edge_agent.staging import Background, Trial, stage, stage_again
 from edge_agent.structure import StructureError
+from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
 from edge_agent.trust import EdgeTrust
 from edge_agent.watch import Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
@@ -28,7 +30,9 @@ from training.model.reader import UnreadableNetworkError
 log = structlog.get_logger()
 
 RETRY_S = 60.0
-"""After the disk did not take a release, it is tried again."""
+"""After the box did not take a release (a full disk, no memory, no time), it is tried again."""
+TRIALS = 3
+"""So often may a network's trial end without an answer: a busy box, or one that is short of memory, may be why."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Updater:
         self._watch: Watch | None = None
         self._clean_readings = 0
         self._readings_failed = ""
+        self._unanswered: Counter[int] = Counter()
         self._now_s, self._next_try_s = 0.0, math.inf
 
     # What is heard.
@@ -248,13 +253,19 @@ class Updater:
         except DamagedChunkError as error:
             log.warning("release not put together", version=manifest.version, reason=str(error))
             model = None
+        except TrialStoppedError:  # nothing was found out: the next life tries it again
+            return
+        except (TrialTimeoutError, TrialDiedError) as error:
+            if not staging.dropped:
+                self._no_answer(manifest, error)
+            return
         except (TrustError, StructureError, UnreadableNetworkError, SelfTestError) as error:
             if not staging.dropped:
                 self._reject(manifest, error)
             return
-        except OSError as error:  # a full disk is not the release's fault: it may be offered again
+        except (OSError, MemoryError) as error:  # a full box is not the release's fault: it may be offered again
             if not staging.dropped:
-                self._disk_refused(manifest.version, error)
+                self._box_refused(manifest.version, error)
             return
         except Exception as error:  # whatever a release brings about, the agent goes on
             log.exception("release not tried", version=manifest.version)
@@ -289,15 +300,27 @@ class Updater:
         try:
             self._slot.activate(model)
         except OSError as error:
-            self._disk_refused(version, error)
+            self._box_refused(version, error)
             return
         log.info("model swapped in", version=version)
         self._watch_in_use(known)
         self._reports.say(self._reports.phase, version)
 
-    def _disk_refused(self, version: int, error: OSError) -> None:
+    def _no_answer(self, manifest: Manifest, error: Exception) -> None:
+        """Believe that it is the network's fault, and not the box's, only when it happens again and again."""
+        self._unanswered[manifest.version] += 1
+        if self._unanswered[manifest.version] >= TRIALS:
+            self._reject(manifest, error)
+        else:
+            self._try_later(manifest.version, named(error))
+
+    def _box_refused(self, version: int, error: OSError | MemoryError) -> None:
+        self._try_later(version, f"cannot be stored or tried here ({named(error)}); free some space")
+
+    def _try_later(self, version: int, reason: str) -> None:
+        """Say why it takes so long: not as a rejection, which would count against the release in its rollout."""
         self._next_try_s = self._now_s + RETRY_S
-        self._reports.say(ModelPhase.REJECTED, version, f"cannot be stored ({error}); free some space")
+        self._reports.say(ModelPhase.TESTING, version, reason)
 
     def _reject(self, manifest: Manifest, error: Exception) -> None:
         self._reject_for(manifest.version, named(error))

@@ -50,6 +50,7 @@ LOOP_TIMEOUT_S = 900
 TRAIN_TIMEOUT_S = 600
 START_TIMEOUT_S = 60
 FIRST_EPOCHS, SECOND_EPOCHS = 60, 30
+FIRST_VERSION = 1
 REVIEWER = "scripted-reviewer"
 LABELS_SHARE = 0.35
 """Share of the streamed slices that must be labelled before a retraining is asked for."""
@@ -245,12 +246,16 @@ class _Demo:
         return not self._stage.labelled or self._loop_closed(ledger)
 
     def _loop_closed(self, ledger: Ledger) -> bool:
-        """Tell whether nothing is under way: no open request, no undecided candidate, the newest release everywhere."""
-        if self._under_way(ledger):
-            return False
+        """Tell whether every edge reads with what was learnt here, or nothing is under way that could bring it.
+
+        A further release is not waited for: after the last slice it would stay in its shadow for good.
+        """
+        running = [_running(ledger, edge) for edge in EDGES]
+        if all(version > FIRST_VERSION for version, _ in running):
+            return True
         latest = ledger.latest_release()
         assert latest is not None, "the demo made the first release"
-        return all(in_use(latest.version, *_running(ledger, edge)) for edge in EDGES)
+        return not self._under_way(ledger) and all(in_use(latest.version, *each) for each in running)
 
     def _refused(self) -> list[tuple[str, str]]:
         refused = []

@@ -1,7 +1,8 @@
 """An edge that is cut off: it reads on, keeps what it has to say within its bound, and goes on where it was."""
 
 import signal
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from broker.embedded import EmbeddedBroker
 from broker.messages import Outbound
 from broker.session import Session
 from broker.settings import BrokerSettings
-from cloud_worker.release import Releasable, Release, load_signer, make_release
-from cloud_worker.settings import ReleaseSettings
+from cloud_worker.release import Releasable, Release, make_release
+from cloud_worker.release_settings import ReleaseSettings
+from cloud_worker.signing_keys import load_signer
 from edge_agent.outbox import Outbox, OutboxMessage
 from edge_agent.publisher import Publisher
-from protocol.chunks import cut, sha256_of
+from protocol.assignment import Assignment
+from protocol.chunks import Chunk, from_bitmap, read_index, sha256_of
 from protocol.codec import decode
-from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest, ModelPhase, ModelReported
-from protocol.topics import FLEET_DESIRED, Kind, edge_topic, every_edge, parse
+from protocol.manifest import manifest_digest
+from protocol.messages import ChunkRequest, ModelPhase, ModelReported
+from protocol.signing import ASSIGNMENT_PAYLOAD_TYPE, sign
+from protocol.topics import Kind, edge_topic, every_edge, parse
 from sliceloop.demo.stage import EDGES, SITE
 
 CUT_OFF_SLICES = 30
@@ -62,11 +67,14 @@ def test_a_full_outbox_waits_for_receipts(loop: Loop) -> None:
 @pytest.mark.e2e
 def test_a_restarted_edge_goes_on_with_its_download(loop: Loop, materials: Materials) -> None:
     """Killed in the middle of a model, the edge asks for the missing chunks alone."""
-    release = signed(materials, loop.folder / "keys" / "signing.pem")
+    keys = loop.folder / "keys"
+    release = signed(materials, keys / "signing.pem")
     loop.start_broker()
     with Session(loop.broker, "cloud", subscriptions=HEARD, clean_start=True) as session:
         loop.wait("the cloud is connected", lambda: session.connected)
-        session.publish(Outbound(FLEET_DESIRED, release.envelope, retain=True))
+        session.publish(Outbound(edge_topic(SITE, "edge-1", Kind.MODEL_DESIRED), release.envelope, retain=True))
+        said = assigned(release, keys / "assign.pem")
+        session.publish(Outbound(edge_topic(SITE, "edge-1", Kind.MODEL_ASSIGNED), said, retain=True))
         cloud = Cloud(session, release)
         loop.start("edge-1")
         half = len(cloud.chunks) // 2
@@ -105,7 +113,11 @@ class Cloud:
 
     def __init__(self, session: Session, release: Release) -> None:
         self._session = session
-        self.chunks = {sha256_of(c): c for data in release.files.values() for c in cut(data, MAX_CHUNK_BYTES)}
+        files = release.manifest.files
+        self._listed = {name: read_index(files[name], pieces) for name, pieces in release.indices.items()}
+        self.chunks = {sha256_of(piece): piece for pieces in release.indices.values() for piece in pieces}
+        for name, chunks in self._listed.items():
+            self.chunks |= dict(parts(release.files[name], chunks))
         self.served: set[str] = set()
         self.phase = ModelPhase.NONE
         self._asked: list[tuple[datetime, str]] = []
@@ -118,8 +130,9 @@ class Cloud:
                 self.phase = event.message.phase
             elif isinstance(event.message, ChunkRequest):
                 asked_at = datetime.fromisoformat(dict(inbound.user_properties)["time"])
-                self._asked += [(asked_at, sha256) for sha256 in event.message.chunks]
-                self._hand_out(event.message, limit)
+                wanted = self._wanted(event.message)
+                self._asked += [(asked_at, sha256) for sha256 in wanted]
+                self._hand_out(wanted, limit)
             self._session.ack(inbound)
         return len(self.served)
 
@@ -127,12 +140,42 @@ class Cloud:
         """Return the chunks that the edge asked for since then."""
         return {sha256 for at, sha256 in self._asked if at > since}
 
-    def _hand_out(self, wanted: ChunkRequest, limit: int) -> None:
-        for sha256 in wanted.chunks:
+    def _wanted(self, request: ChunkRequest) -> list[str]:
+        wanted = list(request.pieces)
+        for name, bitmap in request.wanted.items():
+            listed = self._listed[name]
+            wanted += [listed[place].sha256 for place in from_bitmap(bitmap, len(listed))]
+        return wanted
+
+    def _hand_out(self, wanted: list[str], limit: int) -> None:
+        for sha256 in wanted:
             if len(self.served | {sha256}) <= limit:
                 self.served.add(sha256)
                 topic = edge_topic(SITE, "edge-1", Kind.MODEL_CHUNK, sha256)
                 self._session.publish(Outbound(topic, self.chunks[sha256]))
+
+
+def parts(data: bytes, chunks: tuple[Chunk, ...]) -> Iterator[tuple[str, bytes]]:
+    """Cut a file as its index says."""
+    at = 0
+    for chunk in chunks:
+        yield chunk.sha256, data[at : at + chunk.size]
+        at += chunk.size
+
+
+def assigned(release: Release, key: Path) -> bytes:
+    """Assign a release to the first edge."""
+    now = datetime.now(UTC)
+    assignment = Assignment(
+        site=SITE,
+        edge="edge-1",
+        sequence=1,
+        version=release.manifest.version,
+        manifest_sha256=manifest_digest(release.envelope),
+        issued_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+    return sign(assignment.model_dump_json().encode(), [load_signer(key)], ASSIGNMENT_PAYLOAD_TYPE)
 
 
 def signed(materials: Materials, key: Path) -> Release:
@@ -145,4 +188,4 @@ def signed(materials: Materials, key: Path) -> Release:
         split_sha256=None,
         metrics={},
     )
-    return make_release(network, 1, ReleaseSettings(), load_signer(key), datetime.now(UTC))
+    return make_release(network, 1, ReleaseSettings(), [load_signer(key)], datetime.now(UTC))

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,7 +42,7 @@ from edge_agent.trust import EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
 from edge_agent.watch import Silently
 from protocol.assignment import Assignment
-from protocol.chunks import cut, describe, from_bitmap, sha256_of
+from protocol.chunks import Chunk, describe, from_bitmap, read_index, sha256_of
 from protocol.labels import LABELS
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE, Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
@@ -196,6 +197,14 @@ def network(bias: tuple[float, float, float] = (0.0, 0.5, 1.0), *, fault: str = 
     return bytes(model.SerializeToString())
 
 
+def large(seed: int, head: float = 0.0) -> bytes:
+    """Build a network of some 1.2 MB whose weights are noise that no answer depends on."""
+    model = onnx.load_from_string(network((0.0, 0.5, 1.0 + head / 100)))
+    noise = np.random.default_rng(seed).normal(size=300_000).astype(np.float32)
+    model.graph.initializer.insert(0, onnx.numpy_helper.from_array(noise, "ballast"))
+    return bytes(model.SerializeToString())
+
+
 def _idle_round() -> onnx.GraphProto:
     """Return the body of a loop that passes its value on."""
     counted = helper.make_tensor_value_info("round", TensorProto.INT64, [])
@@ -226,23 +235,41 @@ class TinyRelease:
     envelope: bytes
     files: dict[str, bytes]
 
-    @property
+    indices: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """Of files that are cut where their maker chose; the others are cut evenly."""
+
+    @cached_property
     def pieces(self) -> dict[str, bytes]:
         """Return the pieces of the files' indices by their SHA-256."""
-        return {sha256_of(piece): piece for data in self.files.values() for piece in describe(data).pieces}
+        return {sha256_of(piece): piece for name in self.files for piece in self.index(name)}
 
-    @property
+    @cached_property
     def chunks(self) -> dict[str, bytes]:
         """Return the chunks by their SHA-256, those of the indices too."""
-        return {sha256_of(chunk): chunk for data in self.files.values() for chunk in cut(data)} | self.pieces
+        return {sha256: data for name in self.files for sha256, data in self._cut(name)} | self.pieces
+
+    def index(self, name: str) -> tuple[bytes, ...]:
+        """Return the pieces of a file's index."""
+        return self.indices.get(name) or describe(self.files[name]).pieces
 
     def wanted(self, request: ChunkRequest) -> list[str]:
         """Return what a request asks for, by SHA-256."""
         wanted = list(request.pieces)
         for name, bitmap in request.wanted.items():
-            chunks = describe(self.files[name]).chunks
+            chunks = self._listed(name)
             wanted += [chunks[place].sha256 for place in from_bitmap(bitmap, len(chunks))]
         return wanted
+
+    def _listed(self, name: str) -> tuple[Chunk, ...]:
+        if name in self.indices:
+            return read_index(self.manifest.files[name], self.indices[name])
+        return describe(self.files[name]).chunks
+
+    def _cut(self, name: str) -> Iterator[tuple[str, bytes]]:
+        at = 0
+        for chunk in self._listed(name):
+            yield chunk.sha256, self.files[name][at : at + chunk.size]
+            at += chunk.size
 
 
 def release(
@@ -306,7 +333,7 @@ def filled_slot(folder: Path, *releases: TinyRelease) -> ModelSlot:
     """Return a slot in which the releases were activated one after another."""
     slot = ModelSlot(folder, [TRUSTED])
     for each in releases or (release(1),):
-        indices = {name: b"".join(describe(data).pieces) for name, data in each.files.items()}
+        indices = {name: b"".join(each.index(name)) for name in each.files}
         slot.store(each.manifest, each.envelope, each.files, indices)
         slot.activate(slot.load(each.manifest.version))
         slot.prove()
@@ -461,6 +488,11 @@ class TalkingUpdater:
             else:
                 self.updater.slice_was_read(version, reading_of(model, number))
             self.step()
+
+
+def bytes_asked(edge: TalkingUpdater, made: TinyRelease) -> int:
+    """Return how many bytes of a release an edge has asked for."""
+    return sum(len(made.chunks[sha256]) for request in edge.requests for sha256 in made.wanted(request))
 
 
 def quiet_link(settings: EdgeSettings, identity: EdgeIdentity, outbox: Outbox, slot: ModelSlot) -> Link:

@@ -7,7 +7,6 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 from edge_parts import (
     ASSIGNER,
@@ -18,7 +17,9 @@ from edge_parts import (
     SIGNER,
     TalkingUpdater,
     TinyRelease,
+    bytes_asked,
     filled_slot,
+    large,
     network,
     reading_of,
     release,
@@ -51,10 +52,6 @@ def restarted(edge: TalkingUpdater) -> TalkingUpdater:
     slot = ModelSlot(edge.slot.folder, trust.ever_trusted)
     slot.load_active()
     return TalkingUpdater(slot, shadow_slices=SHADOW_SLICES, probation_slices=8)
-
-
-def bytes_asked(edge: TalkingUpdater, made: TinyRelease) -> int:
-    return sum(len(made.chunks[sha256]) for request in edge.requests for sha256 in made.wanted(request))
 
 
 # Watched before the swap, and after it.
@@ -255,17 +252,6 @@ def test_what_is_here_already_is_not_fetched(edge: TalkingUpdater) -> None:
     edge.bring(second)
     assert edge.last.phase is ModelPhase.SHADOW
     assert bytes_asked(edge, second) < 0.3 * sum(map(len, second.files.values()))
-
-
-def large(seed: int, head: float = 0.0) -> bytes:
-    """Build a network of some 1.2 MB whose weights are noise that no answer depends on."""
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load_from_string(network((0.0, 0.5, 1.0 + head / 100)))
-    noise = np.random.default_rng(seed).normal(size=300_000).astype(np.float32)
-    model.graph.initializer.insert(0, numpy_helper.from_array(noise, "ballast"))
-    return bytes(model.SerializeToString())
 
 
 def with_delta(version: int, base: bytes, model: bytes, delta: bytes | None = None) -> TinyRelease:

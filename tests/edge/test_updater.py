@@ -426,9 +426,10 @@ def test_a_release_that_the_disk_does_not_take_may_come_again(edge: TalkingUpdat
         place.mkdir()
     second = release(2)
     edge.bring(second)
-    assert edge.last.phase is ModelPhase.REJECTED
+    assert edge.last.phase is ModelPhase.TESTING
     assert "cannot be stored" in edge.last.reason
     assert edge.last.desired_version == 2
+    assert edge.last.banned == ()
     assert edge.slot.running_version == 1
     assert restart(edge).slot.running_version == 1
     place.unlink() if place.is_file() else place.rmdir()
