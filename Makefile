@@ -15,7 +15,7 @@ CHAOS_FUZZ ?= 1000000
 # Two files at a time. The others are about connections and their times, and go one after another.
 APART := tests/training tests/model tests/protocol tests/screen_camera tests/locate tests/photometry tests/intake \
 	tests/capture_bench tests/dashboard tests/command tests/worker tests/cloud tests/chaos tests/pipeline \
-	tests/update_bench tests/webcam \
+	tests/update_bench tests/webcam tests/test_phantom.py tests/test_readme.py tests/e2e/test_demo_ends.py \
 	$(wildcard $(patsubst %,tests/edge/test_%.py,outbox* update* probation* model_slot attacks power_cuts structure trial))
 
 .PHONY: setup demo test check chaos bench clean

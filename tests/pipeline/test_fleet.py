@@ -113,6 +113,7 @@ def test_the_command_says_what_waits(tmp_path: Path) -> None:
     assert json.loads(figures.read_text())["waiting"] == 2
 
 
+@pytest.mark.chaos  # CI does the same by `make bench`
 def test_the_bench_measures_floors_pipeline_outage_and_memory(tmp_path: Path) -> None:
     """`bench pipeline` in small: every part is measured, all that was captured has its receipt, a plot is drawn."""
     figures, plot = tmp_path / "pipeline.json", tmp_path / "pipeline.png"

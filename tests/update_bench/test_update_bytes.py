@@ -53,6 +53,7 @@ def measured(tmp_path_factory):
     return count_bytes(make_networks(tmp_path_factory.mktemp("phantoms") / "p", plan), plan)
 
 
+@pytest.mark.chaos  # CI does the same by `make bench`
 def test_every_update_is_measured_in_both_layouts_and_by_both_ways(measured):
     """Full, chunks and delta, as float32 and as float16; int8 is subtracted from int8."""
     assert len(measured.rows) == 2 * (1 + 4 * 2)
@@ -65,6 +66,7 @@ def test_every_update_is_measured_in_both_layouts_and_by_both_ways(measured):
     )
 
 
+@pytest.mark.chaos
 def test_a_new_head_moves_a_small_part_and_a_delta_of_all_weights_less_than_all(measured):
     """The body's chunks stay where the body did; what SGD changed a little is told in less."""
     for layout in (FLOAT32, FLOAT16):
@@ -75,6 +77,7 @@ def test_a_new_head_moves_a_small_part_and_a_delta_of_all_weights_less_than_all(
         assert measured.find(SGD, layout, DELTA).moved_bytes < 0.8 * sgd.moved_bytes
 
 
+@pytest.mark.chaos
 def test_the_result_is_told_to_people_and_to_programs(measured):
     """A table with a line for each row, and JSON that says how it was made."""
     assert table(measured).row_count == len(measured.rows)
