@@ -151,11 +151,6 @@ class Download:
         needed = self._needed()
         return sum(sha256 in self.store for sha256 in needed), len(needed)
 
-    @property
-    def by_delta(self) -> bool:
-        """Tell whether the network is made of one that is here, and a delta."""
-        return self._delta is not None
-
     def missing(self) -> dict[str, Chunk]:
         """Return what is needed and not here, by its hash: pieces of index first, then chunks in their order."""
         return {sha256: chunk for sha256, chunk in self._needed().items() if sha256 not in self.store}

@@ -2,24 +2,25 @@
 
 import contextlib
 import json
+import math
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cbor2
 import numpy as np
 import structlog
 from pydantic import BaseModel, ConfigDict
 
 from edge_agent.durable import write_durably
+from edge_agent.golden import GoldenError, difference, read_golden
 from protocol.chunks import ENTRIES_A_PIECE, ENTRY_BYTES, Chunk, check_file, read_index, sha256_of
 from protocol.errors import TrustError
 from protocol.manifest import GOLDEN_FILE, MODEL_FILE, EdgeFacts, Manifest, stored_manifest
 from protocol.messages import ModelRef
 from protocol.signing import TrustedKeys
-from training.model.preprocess import INPUT_PX, PREPROCESSING_VERSION
+from training.model.preprocess import PREPROCESSING_VERSION
 from training.model.reader import Calibration, OnnxReader, UnreadableNetworkError
 
 log = structlog.get_logger()
@@ -322,22 +323,14 @@ class ModelSlot:
 def self_test(reader: OnnxReader, golden: bytes, tolerance: float) -> None:
     """Read the golden slices and compare with the promised logits; raises `SelfTestError` naming the difference."""
     try:
-        content = cbor2.loads(golden)
-        slices = np.frombuffer(content["slices"], np.uint8).reshape(-1, INPUT_PX, INPUT_PX)
-        expected = np.array(content["logits"], np.float32).reshape(len(slices), -1)
-    except (cbor2.CBORDecodeError, KeyError, TypeError, ValueError) as error:
-        raise SelfTestError(f"the golden slices cannot be read ({error})") from error
-    if not len(slices):
-        raise SelfTestError("the release has no golden slices")
-    try:
-        got = reader.logits(slices)
-    except Exception as error:  # onnxruntime's error classes share no public base
-        raise SelfTestError(f"the network fails on the golden slices ({str(error)[:200]})") from error
-    if got.shape != expected.shape or not np.isfinite(got).all():
-        raise SelfTestError(f"the network gives {got.shape} on the golden slices, or values that are not finite")
-    difference = float(np.abs(got - expected).max())
-    if not difference <= tolerance:  # NaN is no promise either
-        raise SelfTestError(f"logits on the golden slices differ by {difference:.4f}, allowed are {tolerance}")
+        promised = read_golden(golden)
+        differs = difference(reader, promised)
+    except GoldenError as error:
+        raise SelfTestError(str(error)) from error
+    if math.isinf(differs) and np.isfinite(promised.logits).all():
+        raise SelfTestError("the network gives values on the golden slices that are not finite")
+    if not differs <= tolerance:  # NaN is no promise either
+        raise SelfTestError(f"logits on the golden slices differ by {differs:.4f}, allowed are {tolerance}")
 
 
 def _pieces(index: bytes, hashes: Sequence[str]) -> list[bytes]:

@@ -14,13 +14,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cbor2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.golden import GoldenError, difference, read_golden
 from edge_agent.structure import StructureError, check_structure
 from protocol.labels import Label
-from training.model.preprocess import INPUT_PX
 from training.model.reader import Calibration, NotFiniteError, OnnxReader, UnreadableNetworkError
 
 FAULT, FAULT_TEXT = "fault", "text"
@@ -62,18 +61,6 @@ class Measured:
     peak_mb: float
 
 
-@dataclass(frozen=True)
-class Golden:
-    """Slices uint8 [n, 256, 256], at least one, and the logits float32 [n, classes] that are expected of them."""
-
-    slices: NDArray[np.uint8]
-    logits: NDArray[np.float32]
-
-
-class GoldenError(ValueError):
-    """The golden slices cannot be read, or the network fails on them."""
-
-
 def main() -> None:
     """Answer the one request, and end without ceremony: a native library may hang at its own end."""
     request = TrialRequest(**json.loads(_line()))
@@ -90,22 +77,9 @@ def measure(model: bytes, golden: bytes, calibration: Calibration, *, threads: i
     check_structure(model)
     reader = OnnxReader(model, calibration, threads=threads)
     expected = read_golden(golden)
-    difference = _difference(reader, expected)
+    differs = difference(reader, expected)
     latency_ms = 1000 * statistics.median(_seconds(reader, one) for one in expected.slices)
-    return Measured(difference, latency_ms, peak_mb(_STATUS))
-
-
-def read_golden(golden: bytes) -> Golden:
-    """Parse a golden.cbor; raises `GoldenError`."""
-    try:
-        content = cbor2.loads(golden)
-        slices = np.frombuffer(content["slices"], np.uint8).reshape(-1, INPUT_PX, INPUT_PX)
-        expected = np.array(content["logits"], np.float32).reshape(len(slices), -1)
-    except (cbor2.CBORDecodeError, KeyError, TypeError, ValueError) as error:
-        raise GoldenError(f"the golden slices cannot be read ({error})") from error
-    if not len(slices):
-        raise GoldenError("the release has no golden slices")
-    return Golden(slices, expected)
+    return Measured(differs, latency_ms, peak_mb(_STATUS))
 
 
 def peak_mb(status: Path) -> float:
@@ -125,17 +99,6 @@ def _answer(request: TrialRequest) -> dict[str, object]:
         return {FAULT: type(error).__name__, FAULT_TEXT: str(error)}
     except GoldenError as error:
         return {FAULT: GOLDEN_FAULT, FAULT_TEXT: str(error)}
-
-
-def _difference(reader: OnnxReader, golden: Golden) -> float:
-    try:
-        logits = np.concatenate([reader.logits(one[None]) for one in golden.slices])
-    except Exception as error:  # onnxruntime's error classes share no public base
-        raise GoldenError(f"the network fails on the golden slices ({str(error)[:200]})") from error
-    if logits.shape != golden.logits.shape:
-        raise GoldenError(f"the network gives {logits.shape} on the golden slices, not {golden.logits.shape}")
-    difference = float(np.abs(logits - golden.logits).max())
-    return difference if np.isfinite(logits).all() else float("inf")
 
 
 def _seconds(reader: OnnxReader, prepared: NDArray[np.uint8]) -> float:
