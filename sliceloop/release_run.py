@@ -57,17 +57,37 @@ def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Pa
 def watch_candidates(
     places: Places, signers: Sequence[CryptoSigner], page: Path | None, say: Say, stop: threading.Event
 ) -> None:
-    """Sign each candidate that the gate accepts until the stop; while ledger or store are away, wait."""
+    """Sign each candidate that the gate accepts until the stop, one rollout at a time.
+
+    While an earlier release is on its way or paused, and while ledger or store are away, wait.
+    """
     told = ""
     while not stop.is_set():
         try:
-            release_candidates(places, signers, page, say)
-            told = ""
+            waits = _on_its_way(places)
+            if not waits:
+                release_candidates(places, signers, page, say)
         except (LedgerUnavailableError, ObjectStoreUnreachableError) as error:
-            if str(error) != told:
-                told = str(error)
-                say(f"{told}; tried again every {WATCH_S:g} s")
+            waits = f"{error}; tried again every {WATCH_S:g} s"
+        if waits and waits != told:
+            say(waits)
+        told = waits
         stop.wait(WATCH_S)
+
+
+def _on_its_way(places: Places) -> str:
+    """Say which release a waiting candidate waits for; nothing where none waits, or nothing is on its way."""
+    with Ledger(places.ledger_url) as ledger:
+        newest = ledger.latest_release()
+        if newest is None or not ledger.accepted_unreleased():
+            return ""
+        states = {each.version: each.state for each in ledger.rollouts()}
+    state = states.get(newest.version, "not begun")
+    if state not in ("not begun", "running", "paused"):
+        return ""
+    return (
+        f"a candidate waits until the rollout of release {newest.version} has ended: it is {state} (`sliceloop status`)"
+    )
 
 
 def add_signatures(places: Places, signers: Sequence[CryptoSigner], version: int) -> str:

@@ -115,6 +115,9 @@ class DemoResult(Part):
             short.append("the last release is not better than the first on the evaluation patients")
         if self.swap is not None and self.swap.max_gap_ms > MAX_GAP_MEDIANS * self.swap.median_interval_ms:
             short.append(f"the gap at the swap is longer than {MAX_GAP_MEDIANS} median intervals")
+        newest = max((release.version for release in self.releases), default=0)
+        if any(1 < edge.version < newest for edge in self.edges):
+            short.append(f"release {newest} came when too few slices were left to prove it on every edge")
         return short
 
     def _loop_faults(self) -> list[str]:
@@ -122,9 +125,9 @@ class DemoResult(Part):
         newest = max((release.version for release in self.releases), default=0)
         if newest < 2:
             faults.append("no candidate was released (see `sliceloop history`)")
-        behind = [edge.id for edge in self.edges if edge.version != newest]
-        if behind:
-            faults.append(f"release {newest} does not run on {', '.join(behind)}")
+        behind = [edge.id for edge in self.edges if edge.version < 2]
+        if newest >= 2 and behind:
+            faults.append(f"nothing that was learnt here runs on {', '.join(behind)}")
         return faults
 
 

@@ -217,14 +217,13 @@ class _Demo:
 
     def _hold_tails(self, ledger: Ledger, unsettled: bool) -> None:
         """Keep slices for the new release: without any an edge has nothing to compare it by, and never swaps."""
-        latest = ledger.latest_release()
+        newest, fallen = _newest(ledger)
         told = {each.edge: each.version for each in ledger.assignments()}
-        ended = {each.version for each in ledger.rollouts() if each.state == "aborted"}
+        expected = self._stage.labelled and (unsettled or self._under_way(ledger))
         for edge, feed in zip(EDGES, self._feeds, strict=True):
-            if latest is not None and latest.version > 1:
-                feed.waiting = told.get(edge) != latest.version and latest.version not in ended
-            else:
-                feed.waiting = self._stage.labelled and (unsettled or self._under_way(ledger))
+            offered = 0 if fallen else newest
+            swapped = edge in self._account.swapped
+            feed.waiting = not swapped and tail_waits(offered, told.get(edge, 0), expected=expected)
 
     def _under_way(self, ledger: Ledger) -> bool:
         return bool(ledger.requests_open() or ledger.pending_candidates() or ledger.accepted_unreleased())
@@ -253,9 +252,8 @@ class _Demo:
         running = [_running(ledger, edge) for edge in EDGES]
         if all(version > FIRST_VERSION for version, _ in running):
             return True
-        latest = ledger.latest_release()
-        assert latest is not None, "the demo made the first release"
-        return not self._under_way(ledger) and all(in_use(latest.version, *each) for each in running)
+        newest, fallen = _newest(ledger)
+        return not self._under_way(ledger) and (fallen or all(in_use(newest, *each) for each in running))
 
     def _refused(self) -> list[tuple[str, str]]:
         refused = []
@@ -303,7 +301,9 @@ class _Demo:
         self._screen.say("reading the evaluation patients with the first and the last release")
         evaluation = load_slices(Path("/"), self._stage.roles.evaluation)
         releases = ledger.releases()
-        before, after = (self._reader(release, store) for release in (releases[0], releases[-1]))
+        in_use_last = max(_running(ledger, edge)[0] for edge in EDGES)
+        last = next((each for each in releases if each.version == in_use_last), releases[0])
+        before, after = (self._reader(release, store) for release in (releases[0], last))
         return compare_releases(before, after, evaluation, self._stage.evaluation_data)
 
     def _reader(self, release: Release, store: ObjectStore) -> OnnxReader:
@@ -314,12 +314,23 @@ class _Demo:
         return OnnxReader(store.get(release.files[MODEL_FILE]), calibration)
 
 
+def tail_waits(newest: int, told: int, *, expected: bool) -> bool:
+    """Tell whether the last slices of an edge that has not swapped wait: for a release, and until it is told of it."""
+    return told != newest if newest > FIRST_VERSION else expected
+
+
 def in_use(wanted: int, version: int, phase: str) -> bool:
     """Tell whether an edge that reports this version and phase reads with the wanted release.
 
     One that comes after the last slice stays on probation for good: there is nothing left to read with it.
     """
     return version == wanted and phase in (ModelPhase.PROBATION, ModelPhase.ACTIVE)
+
+
+def _newest(ledger: Ledger) -> tuple[int, bool]:
+    """Return the newest release, and whether its rollout was aborted."""
+    newest = ledger.releases()[-1].version
+    return newest, any(each.version == newest and each.state == "aborted" for each in ledger.rollouts())
 
 
 def _version_read(ledger: Ledger, edge: str) -> int:

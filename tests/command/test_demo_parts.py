@@ -17,7 +17,7 @@ from protocol.labels import LABELS, Label
 from sliceloop.demo.measure import Diagnosed, compare_releases, swap_gap
 from sliceloop.demo.result import LEARNT_FROM_PHANTOMS, DemoResult, EdgeRow, ReleaseRow, Swap, summary
 from sliceloop.demo.roles import MAX_EVALUATION_SLICES, MAX_SLICES_A_PATIENT, Roles, TooFewPatientsError, deal
-from sliceloop.demo.run import in_use
+from sliceloop.demo.run import in_use, tail_waits
 from sliceloop.demo.scanner import FAST_S, RESERVE_SHARE, SLOWEST_S, STEADY_S, TAIL, EdgeFeed, Scanner, next_interval_s
 from training.data.slices import LabelledSlice, SliceSet
 from training.export import export_onnx
@@ -290,8 +290,9 @@ def result(**changes: object) -> DemoResult:
 
 
 def test_a_demo_in_which_all_arrived_has_no_fault() -> None:
-    """Everything stored once and the newest release on every edge is a good demo."""
+    """Everything stored once and a release that was learnt here on every edge is a good demo."""
     assert result().faults() == []
+    assert result().shortfalls() == []
     assert result(stopped_at_review=True, releases=(), edges=()).faults() == []
 
 
@@ -302,13 +303,32 @@ def test_a_demo_in_which_all_arrived_has_no_fault() -> None:
         ({"duplicates": 1}, "1 slices were stored twice"),
         ({"stored": 299}, "300 slices were captured, 299 stored"),
         ({"releases": ()}, "no candidate was released"),
-        ({"edges": (EdgeRow(id="edge-1", version=2), EdgeRow(id="edge-2", version=1))}, "does not run on edge-2"),
+        ({"edges": (EdgeRow(id="edge-1", version=2), EdgeRow(id="edge-2", version=1))}, "learnt here runs on edge-2"),
         ({"stopped_at_review": True, "lost": 1}, "1 slices were lost"),
     ],
 )
 def test_each_fault_is_named(changes: dict[str, object], fault: str) -> None:
     """What was lost, doubled or did not arrive is told in words."""
     assert any(fault in said for said in result(**changes).faults())
+
+
+def test_a_release_too_late_for_the_slices_is_a_shortfall() -> None:
+    """Both edges read with what was learnt here; that a third release came after the last slices is said."""
+    releases = tuple(ReleaseRow(version=version, sha256="0" * 64, gate={"by hand": "x"}) for version in (1, 2, 3))
+    late = result(releases=releases)
+    assert late.faults() == []
+    assert late.shortfalls() == ["release 3 came when too few slices were left to prove it on every edge"]
+
+
+@pytest.mark.parametrize(
+    ("newest", "told", "expected", "waits"),
+    [(1, 1, True, True), (1, 1, False, False), (2, 1, False, True), (2, 2, True, False), (3, 2, True, True)],
+)
+def test_an_edge_keeps_slices_until_it_is_told_of_a_release(
+    newest: int, told: int, expected: bool, waits: bool
+) -> None:
+    """Before a release they wait while one may come; then until the edge is told; the shadow reads them after."""
+    assert tail_waits(newest, told, expected=expected) == waits
 
 
 def test_the_table_names_what_the_gate_refused() -> None:

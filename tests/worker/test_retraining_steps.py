@@ -4,7 +4,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pytest
@@ -20,10 +20,11 @@ from worker_parts import (
     patient_key,
     release,
     trusted_by,
+    wait_until,
 )
 
-from cloud_worker.ledger import Ledger
-from cloud_worker.object_store import ObjectStore
+from cloud_worker.ledger import Ledger, Rollout
+from cloud_worker.object_store import ObjectStore, S3Settings
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
 from cloud_worker.retrain import Side, side_of
@@ -34,6 +35,7 @@ from protocol.labels import Label
 from protocol.manifest import MODEL_FILE
 from protocol.messages import Dataset, RetrainRequest, RetrainResult, UploadedFile
 from protocol.signing import generate_signer
+from sliceloop.release_run import Places, watch_candidates
 
 POLICY = RetrainSettings(min_new_labels=3, min_patients_per_class=1, cooldown_s=600, silence_s=60)
 SETTINGS = WorkerSettings(retrain=POLICY, gate=GateSettings(min_held_back_patients=3))
@@ -223,6 +225,30 @@ def test_a_better_candidate_becomes_the_next_release(loop: Loop) -> None:
     assert released.request_id == request.request_id
     assert loop.again().step(later(120)) == []
     assert [each.version for each in loop.ledger.releases()] == [1, 2]
+
+
+def test_a_watch_signs_one_rollout_at_a_time(loop: Loop, s3_settings: S3Settings) -> None:
+    """While release 1 is on its way, a candidate waits and the watch says so, once; then it is signed."""
+    loop.answer(loop.request(), trained())
+    said: list[str] = []
+    stop = threading.Event()
+    places = Places(loop.ledger.url, s3_settings, ReleaseSettings())
+    watch = threading.Thread(target=watch_candidates, args=(places, [SIGNER], None, said.append, stop))
+    watch.start()
+    try:
+        wait_until(lambda: len(said) == 1, "it waits")
+        assert "until the rollout of release 1 has ended: it is not begun" in said[0]
+        running = Rollout(1, "running", 0, NOW)
+        assert loop.ledger.save_rollout(running, None)
+        wait_until(lambda: len(said) == 2, "it still waits")
+        assert "it is running" in said[1]
+        assert loop.ledger.next_version() == 2
+        assert loop.ledger.save_rollout(replace(running, state="complete"), running)
+        wait_until(lambda: loop.ledger.next_version() == 3, "it is signed")
+    finally:
+        stop.set()
+        watch.join()
+    assert len(said) == 3
 
 
 def test_the_next_retraining_starts_from_the_new_release(loop: Loop) -> None:
