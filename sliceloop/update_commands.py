@@ -15,6 +15,7 @@ class PartName(StrEnum):
     """The parts, named here so that `--help` needs no torch."""
 
     BYTES = "bytes"
+    FINE_TUNINGS = "fine-tunings"
     BEHAVIOUR = "behaviour"
     SWAPS = "swaps"
     LINE = "line"
@@ -30,6 +31,10 @@ def bench_update(
     runs: Annotated[int, typer.Option(min=1, help="Of each good and bad candidate.")] = 100,
     networks: Annotated[bool, typer.Option(help="Candidates that are trained too, which takes minutes.")] = True,
     seed: int = 7,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled slices for the fine-tunings; without, phantoms.", exists=True)
+    ] = None,
+    input_px: Annotated[int, typer.Option(min=32, help="Of the fine-tuned networks.")] = 96,
     folder: Annotated[Path, typer.Option(help="For passing files; the parts' folders in it are emptied.")] = Path(
         "bench-data/update"
     ),
@@ -49,7 +54,7 @@ def bench_update(
     configure_logs("error")
     exit_on_signals()
     parts = [Part(name) for name in only or PartName]
-    request = BenchRequest(parts, folder.absolute(), architecture, swaps, edges, runs, networks, seed)
+    request = BenchRequest(parts, folder.absolute(), architecture, swaps, edges, runs, networks, seed, data, input_px)
     console = Console()
     with console.status("starting") as status:
         for result in measure(request, status.update):

@@ -9,6 +9,7 @@ from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 from sliceloop.update_bench.bytes_moved import CHUNKS, DELTA, FLOAT16, FLOAT32, UpdateBytes
 from sliceloop.update_bench.cut_line import CutLineResult
 from sliceloop.update_bench.fifty import FiftyResult
+from sliceloop.update_bench.fine_tunings import FineTunings
 from sliceloop.update_bench.swaps import SwapsResult
 from sliceloop.update_bench.update_pairs import HEAD, SGD
 
@@ -46,6 +47,15 @@ def of_bytes(result: UpdateBytes) -> list[Aim]:
         _at_most("head-only update, of the full artefact", head, MAX_HEAD_SHARE, ".2%"),
         _at_most("fine-tuning with SGD by delta, of float16", sgd, MAX_SGD_SHARE, ".1%"),
     ]
+
+
+def of_fine_tunings(result: FineTunings) -> list[Aim]:
+    """Judge the largest delta of a fine-tuning with SGD."""
+    largest = result.largest_of_sgd
+    what = (
+        f"largest of {len(result.rows) - 1} deltas of SGD on {result.data} ({largest.steps} steps at {largest.rate:g})"
+    )
+    return [_at_most(f"{what}, of float16", largest.share, MAX_SGD_SHARE, ".1%")]
 
 
 def of_line(result: CutLineResult) -> list[Aim]:

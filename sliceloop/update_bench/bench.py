@@ -12,10 +12,11 @@ from sliceloop.update_bench.behaviour import BehaviourRequest, measure_behaviour
 from sliceloop.update_bench.bytes_moved import count_bytes
 from sliceloop.update_bench.cut_line import CutLineRequest, bench_cut_line
 from sliceloop.update_bench.fifty import FiftyRequest, bench_fifty
+from sliceloop.update_bench.fine_tunings import FineTuningPlan, Taught, measure_fine_tunings, taught_by
 from sliceloop.update_bench.result import UpdateResult
 from sliceloop.update_bench.swaps import SwapsRequest, SwapsResult, bench_swaps
 from sliceloop.update_bench.timed import time_updates
-from sliceloop.update_bench.update_pairs import UpdatePlan, make_networks
+from sliceloop.update_bench.update_pairs import UpdatePlan, make_networks, phantoms
 from training.export import export_onnx
 from training.networks import build
 from training.provenance import code_commit, machine, versions
@@ -34,6 +35,7 @@ class Part(StrEnum):
     """The parts of the bench."""
 
     BYTES = "bytes"
+    FINE_TUNINGS = "fine-tunings"
     BEHAVIOUR = "behaviour"
     SWAPS = "swaps"
     LINE = "line"
@@ -53,6 +55,10 @@ class BenchRequest:
     networks: bool
     """Train some for the part on behaviour, which takes minutes."""
     seed: int
+    data: Path | None = None
+    """Labelled slices for the part on fine-tunings; none takes phantoms."""
+    input_px: int = INPUT_PX
+    """Of the networks of that part."""
 
 
 Say = Callable[[str], None]
@@ -81,6 +87,15 @@ def _bytes(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateResul
     moved = count_bytes(networks, plan)
     timed = time_updates(networks, _empty(request, "timed"), request.seed, say)
     return result.model_copy(update={"bytes": moved, "timed": timed})
+
+
+def _fine_tunings(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateResult:
+    plan = FineTuningPlan(request.architecture, request.input_px, seed=request.seed)
+    if request.data is None:
+        taught = Taught("phantoms", *phantoms(_empty(request, "fine-tunings"), UpdatePlan(seed=request.seed)))
+    else:
+        taught = taught_by(request.data)
+    return result.model_copy(update={"fine_tunings": measure_fine_tunings(taught, plan, say)})
 
 
 def _behaviour(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateResult:
@@ -115,6 +130,7 @@ def _fleet(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateResul
 
 _MEASURES: dict[Part, Callable[[BenchRequest, UpdateResult, Say], UpdateResult]] = {
     Part.BYTES: _bytes,
+    Part.FINE_TUNINGS: _fine_tunings,
     Part.BEHAVIOUR: _behaviour,
     Part.SWAPS: _swaps,
     Part.LINE: _line,

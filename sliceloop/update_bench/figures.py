@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sliceloop.update_bench.aims import MAX_GAP, MIN_CAUGHT
+from sliceloop.update_bench.aims import MAX_GAP, MAX_SGD_SHARE, MIN_CAUGHT
 from sliceloop.update_bench.behaviour_report import WITHIN
 from sliceloop.update_bench.behaviour_result import BehaviourResult
 from sliceloop.update_bench.bytes_moved import FLOAT16, FLOAT32, UpdateBytes
 from sliceloop.update_bench.fifty import FiftyResult
+from sliceloop.update_bench.fine_tunings import FineTunings
 from sliceloop.update_bench.result import UpdateResult
 from sliceloop.update_bench.swaps import SwapsResult
 from sliceloop.update_bench.timed import TimedUpdate
@@ -39,10 +40,13 @@ def draw(result: UpdateResult, kind: str) -> bytes:
 def _panels(result: UpdateResult) -> list[Callable[[Axes], None]]:
     found: list[Callable[[Axes], None]] = []
     moved, behaviour, fleet, timed = result.bytes, result.behaviour, result.fleet, result.timed
+    tuned = result.fine_tunings
     swaps = {result.architecture: result.gap, result.swaps_architecture: result.swaps}
     swapped = {name: each for name, each in swaps.items() if each is not None}
     if moved is not None:
         found.append(lambda axes: _bytes(axes, moved))
+    if tuned is not None:
+        found.append(lambda axes: _fine_tunings(axes, tuned))
     if timed:
         found.append(lambda axes: _seconds(axes, timed))
     if swapped:
@@ -66,6 +70,22 @@ def _bytes(axes: Axes, moved: UpdateBytes) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel("MB moved")
+    axes.legend(fontsize=7)
+
+
+def _fine_tunings(axes: Axes, tuned: FineTunings) -> None:
+    lines = dict.fromkeys((row.optimizer, row.rate) for row in tuned.rows)
+    for (optimizer, rate), colour in zip(lines, (*COLOURS, OTHER), strict=False):
+        rows = [row for row in tuned.rows if (row.optimizer, row.rate) == (optimizer, rate)]
+        shares = [row.share for row in rows]
+        axes.plot(
+            [row.steps for row in rows], shares, "o-", color=colour, label=f"{optimizer} at {rate:g}", markersize=4
+        )
+    axes.axhline(MAX_SGD_SHARE, color=GREY, linewidth=1, zorder=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("steps up to the epoch that was kept")
+    axes.set_ylabel("delta, of the float16 file")
+    axes.set_title(f"whole network fine-tuned on {tuned.data}", fontsize=9)
     axes.legend(fontsize=7)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sliceloop.update_bench import behaviour_report, bytes_moved
+from sliceloop.update_bench import behaviour_report, bytes_moved, fine_tunings
 from sliceloop.update_bench.aims import Aim
 from sliceloop.update_bench.result import UpdateResult
 from sliceloop.update_bench.timed import TimedUpdate
@@ -19,6 +19,8 @@ def show(result: UpdateResult, console: Console) -> None:
         console.print(bytes_moved.table(result.bytes))
     if result.timed:
         console.print(_timed(result.timed, result.architecture))
+    if result.fine_tunings is not None:
+        console.print(fine_tunings.table(result.fine_tunings))
     if result.behaviour is not None:
         behaviour_report.show(result.behaviour, console)
     if result.line is not None:

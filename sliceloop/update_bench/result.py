@@ -2,11 +2,21 @@
 
 from pydantic import BaseModel, ConfigDict, JsonValue, computed_field
 
-from sliceloop.update_bench.aims import Aim, of_behaviour, of_bytes, of_fleet, of_gap, of_line, of_swaps
+from sliceloop.update_bench.aims import (
+    Aim,
+    of_behaviour,
+    of_bytes,
+    of_fine_tunings,
+    of_fleet,
+    of_gap,
+    of_line,
+    of_swaps,
+)
 from sliceloop.update_bench.behaviour_result import BehaviourResult
 from sliceloop.update_bench.bytes_moved import UpdateBytes
 from sliceloop.update_bench.cut_line import CutLineResult
 from sliceloop.update_bench.fifty import FiftyResult
+from sliceloop.update_bench.fine_tunings import FineTunings
 from sliceloop.update_bench.swaps import SwapsResult
 from sliceloop.update_bench.timed import TimedUpdate
 
@@ -22,6 +32,7 @@ class UpdateResult(BaseModel):
     commit: str | None
     bytes: UpdateBytes | None = None
     timed: tuple[TimedUpdate, ...] = ()
+    fine_tunings: FineTunings | None = None
     behaviour: BehaviourResult | None = None
     gap: SwapsResult | None = None
     """Few swaps of the architecture."""
@@ -38,6 +49,8 @@ class UpdateResult(BaseModel):
         found: list[Aim] = []
         if self.bytes is not None:
             found += of_bytes(self.bytes)
+        if self.fine_tunings is not None:
+            found += of_fine_tunings(self.fine_tunings)
         if self.line is not None:
             found += of_line(self.line)
         if self.gap is not None:

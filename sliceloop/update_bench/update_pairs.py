@@ -47,7 +47,7 @@ class UpdatePlan:
 
 def make_networks(folder: Path, plan: UpdatePlan, told: Callable[[str], None] = lambda _: None) -> dict[str, bytes]:
     """Return the ONNX networks by name, as they would be released with float32 weights; `told` hears what is next."""
-    first, both, validation = _slices(folder, plan)
+    first, both, validation = phantoms(folder, plan)
     settings = TrainSettings(epochs=plan.epochs, batch=plan.batch, seed=plan.seed, threads=plan.threads)
     torch.manual_seed(plan.seed)
     network = build(plan.architecture, plan.input_px)
@@ -71,7 +71,7 @@ def make_networks(folder: Path, plan: UpdatePlan, told: Callable[[str], None] = 
     }
 
 
-def _slices(folder: Path, plan: UpdatePlan) -> tuple[SliceSet, SliceSet, SliceSet]:
+def phantoms(folder: Path, plan: UpdatePlan) -> tuple[SliceSet, SliceSet, SliceSet]:
     """Draw the phantoms: those of the first site, those of both, and those that judge."""
     cohorts = [Cohort(site, "train", plan.patients_per_class, plan.slices_per_patient) for site in _SITES]
     write_phantoms(folder, [*cohorts, _VALIDATION], seed=plan.seed)
