@@ -32,9 +32,11 @@ def bench_update(
     networks: Annotated[bool, typer.Option(help="Candidates that are trained too, which takes minutes.")] = True,
     seed: int = 7,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled slices for the fine-tunings; without, phantoms.", exists=True)
+        Path | None, typer.Option(help="Labelled slices to learn from; without, phantoms.", exists=True)
     ] = None,
-    input_px: Annotated[int, typer.Option(min=32, help="Of the fine-tuned networks.")] = 96,
+    input_px: Annotated[
+        int, typer.Option(min=32, help="Of the networks that are fine-tuned, or learn from --data.")
+    ] = 96,
     folder: Annotated[Path, typer.Option(help="For passing files; the parts' folders in it are emptied.")] = Path(
         "bench-data/update"
     ),

@@ -8,7 +8,15 @@ from pathlib import Path
 from edge_agent.probation import Bounds, Comparison
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 from sliceloop.update_bench.kinds import MIXES, Kind, made_up, read_by_networks
-from sliceloop.update_bench.networks import MATCHES, answers_of_networks
+from sliceloop.update_bench.networks import (
+    MATCHES,
+    Answers,
+    NetworksPlan,
+    answers_of_networks,
+    phantom_splits,
+    splits_of,
+)
+from training.durable import write_atomically
 from training.provenance import code_commit, machine, versions
 
 SLICES_OF_BAD = 300
@@ -25,13 +33,18 @@ class BehaviourRequest:
     bounds: Bounds = Bounds()  # noqa: RUF009  frozen
     networks: bool = True
     """Train some and read with them too."""
+    data: Path | None = None
+    """Labelled slices to train and to read; none takes phantoms."""
+    plan: NetworksPlan = NetworksPlan()  # noqa: RUF009  frozen
+    answers: Path | None = None
+    """File for what the networks said: where it is, they are not trained again."""
 
 
 def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = lambda _: None) -> BehaviourResult:
     """Run every kind on every mix."""
     courses = list(_courses(made_up(), request, say, real=False))
     if request.networks:
-        courses += _courses(_kinds_of_networks(request.seed, say), request, say, real=True)
+        courses += _courses(_kinds_of_networks(request, say), request, say, real=True)
     return BehaviourResult(
         bounds=request.bounds,
         seed=request.seed,
@@ -43,10 +56,28 @@ def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = la
     )
 
 
-def _kinds_of_networks(seed: int, say: Callable[[str], None]) -> Sequence[Kind]:
-    with tempfile.TemporaryDirectory(prefix="sliceloop-bench-") as folder:
-        answers = answers_of_networks(Path(folder) / "phantoms", seed, say)
+def _kinds_of_networks(request: BehaviourRequest, say: Callable[[str], None]) -> Sequence[Kind]:
+    answers = _answers(request, say)
     return list(read_by_networks(MATCHES, answers.by_network, answers.truth))
+
+
+def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
+    """Return what an earlier run wrote of the same networks, or train them."""
+    if request.answers is not None and request.answers.exists():
+        found = Answers.model_validate_json(request.answers.read_bytes())
+        if found.plan == request.plan and found.data == _name(request):
+            return found
+    with tempfile.TemporaryDirectory(prefix="sliceloop-bench-") as folder:
+        phantoms = Path(folder) / "phantoms"
+        splits = phantom_splits(phantoms, request.plan.seed) if request.data is None else splits_of(request.data)
+        answers = answers_of_networks(_name(request), splits, request.plan, say)
+    if request.answers is not None:
+        write_atomically(request.answers, answers.model_dump_json().encode())
+    return answers
+
+
+def _name(request: BehaviourRequest) -> str:
+    return "phantoms" if request.data is None else request.data.name
 
 
 def _courses(

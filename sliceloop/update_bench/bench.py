@@ -13,6 +13,7 @@ from sliceloop.update_bench.bytes_moved import count_bytes
 from sliceloop.update_bench.cut_line import CutLineRequest, bench_cut_line
 from sliceloop.update_bench.fifty import FiftyRequest, bench_fifty
 from sliceloop.update_bench.fine_tunings import FineTuningPlan, Taught, measure_fine_tunings, taught_by
+from sliceloop.update_bench.networks import NetworksPlan
 from sliceloop.update_bench.result import UpdateResult
 from sliceloop.update_bench.swaps import SwapsRequest, SwapsResult, bench_swaps
 from sliceloop.update_bench.timed import time_updates
@@ -25,6 +26,8 @@ INPUT_PX = 96
 """Of the networks that are moved and swapped; what they say is of no concern here."""
 SWAPS_ARCHITECTURE = "squeezenet1_1_bn"
 """Small, so that many swaps take minutes."""
+REAL_EPOCHS = 30
+"""Of the networks that learn from real slices to be compared by their behaviour."""
 GAP_SWAPS = 10
 LINE_BYTES_PER_S, LINE_S = 2e6, 8.0
 """A small network gets a slower line, so that it is cut at least a few times."""
@@ -56,9 +59,9 @@ class BenchRequest:
     """Train some for the part on behaviour, which takes minutes."""
     seed: int
     data: Path | None = None
-    """Labelled slices for the part on fine-tunings; none takes phantoms."""
+    """Labelled slices for the networks that learn something; none takes phantoms."""
     input_px: int = INPUT_PX
-    """Of the networks of that part."""
+    """Of the networks that are fine-tuned, and of those that learn from these slices."""
 
 
 Say = Callable[[str], None]
@@ -99,7 +102,18 @@ def _fine_tunings(request: BenchRequest, result: UpdateResult, say: Say) -> Upda
 
 
 def _behaviour(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateResult:
-    asked = BehaviourRequest(runs=request.runs, seed=request.seed, networks=request.networks)
+    plan = NetworksPlan(seed=request.seed)
+    if request.data is not None:
+        plan = NetworksPlan(request.architecture, request.input_px, REAL_EPOCHS, REAL_EPOCHS // 2, seed=request.seed)
+    request.folder.mkdir(parents=True, exist_ok=True)
+    asked = BehaviourRequest(
+        runs=request.runs,
+        seed=request.seed,
+        networks=request.networks,
+        data=request.data,
+        plan=plan,
+        answers=request.folder / "answers.json",
+    )
     return result.model_copy(update={"behaviour": measure_behaviour(asked, lambda kind: say(f"behaviour: {kind}"))})
 
 

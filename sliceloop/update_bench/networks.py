@@ -1,11 +1,12 @@
-"""Real networks for the behaviour bench: trained on phantoms, spoilt in their last layer, and what they say."""
+"""Real networks for the behaviour bench: trained, spoilt in their last layer, and what they say of slices."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from protocol.labels import LABELS, Label
@@ -19,14 +20,15 @@ from training.networks import Network, build
 from training.plan import TrainSettings
 from training.train import train
 
-ARCHITECTURE, INPUT_PX = "squeezenet1_1_bn", 64
 TRAIN_PATIENTS, VALIDATION_PATIENTS, JUDGED_PATIENTS = 40, 10, 40
 """Of each class and site."""
 SLICES_EACH = 2
-EPOCHS, EARLY_EPOCHS, FINE_TUNE_EPOCHS = 40, 20, 4
 FINE_TUNE_RATE = 5e-4
 FARTHEST = 50.0
 """Added to a logit, it outweighs all others."""
+
+Splits = tuple[SliceSet, SliceSet, SliceSet]
+"""To learn from, to choose the epoch by, and to be read."""
 
 INCUMBENT, HALF_TAUGHT = "incumbent", "half-taught"
 MATCHES = (
@@ -43,57 +45,84 @@ MATCHES = (
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What each network says of the same slices, and what these truly are."""
+class NetworksPlan:
+    """How the networks are made; the defaults take some minutes on one core."""
 
-    by_network: Mapping[str, Sequence[Reading]]
+    architecture: str = "squeezenet1_1_bn"
+    input_px: int = 64
+    epochs: int = 40
+    early_epochs: int = 20
+    """Of the one that is taught half as long."""
+    fine_tune_epochs: int = 4
+    seed: int = 0
+
+
+class Answers(BaseModel):
+    """What each network says of the same slices, what these truly are, and whose."""
+
+    model_config = ConfigDict(frozen=True)
+    data: str
+    plan: NetworksPlan
+    by_network: dict[str, tuple[Reading, ...]]
     truth: tuple[Label, ...]
+    patients: tuple[str, ...]
 
 
-def answers_of_networks(folder: Path, seed: int, on_network: Callable[[str], None] = lambda _: None) -> Answers:
-    """Train on phantoms (some minutes on one core), and read the slices of further patients with every network."""
-    learnt, chosen_by, judged = _phantoms(folder, seed)
-    said: dict[str, Sequence[Reading]] = {}
-    for name, network in _networks(learnt, chosen_by, seed):
+def answers_of_networks(
+    data: str, splits: Splits, plan: NetworksPlan, on_network: Callable[[str], None] = lambda _: None
+) -> Answers:
+    """Train, and read the slices of further patients with every network."""
+    learnt, chosen_by, judged = splits
+    said: dict[str, tuple[Reading, ...]] = {}
+    for name, network in _networks(learnt, chosen_by, plan):
         on_network(name)
-        reader = OnnxReader(export_onnx(network), Calibration())
-        said[name] = [reader.read(pixels) for pixels in judged.pixels[slice(None)]]
-    return Answers(said, tuple(LABELS[label] for label in judged.labels))
+        reader = OnnxReader(export_onnx(network.cpu()), Calibration())
+        said[name] = tuple(reader.read(pixels) for pixels in judged.pixels[slice(None)])
+    truth = tuple(LABELS[label] for label in judged.labels)
+    return Answers(data=data, plan=plan, by_network=said, truth=truth, patients=judged.patients)
 
 
-def _phantoms(folder: Path, seed: int) -> tuple[SliceSet, SliceSet, SliceSet]:
+def splits_of(folder: Path) -> Splits:
+    """Load a labelled data set with the splits train, val and test; raises what `load_split` raises."""
+    dataset = open_dataset(folder)
+    return load_split(dataset, "train"), load_split(dataset, "val"), load_split(dataset, "test")
+
+
+def phantom_splits(folder: Path, seed: int) -> Splits:
+    """Draw phantoms of every site."""
     sites = sorted(SITES)
     cohorts = [Cohort(site, "train", TRAIN_PATIENTS, SLICES_EACH) for site in sites]
     cohorts += [Cohort(site, "val", VALIDATION_PATIENTS, SLICES_EACH) for site in sites]
     cohorts += [Cohort(site, "test", JUDGED_PATIENTS, SLICES_EACH) for site in sites]
     write_phantoms(folder, cohorts, seed)
-    dataset = open_dataset(folder)
-    return load_split(dataset, "train"), load_split(dataset, "val"), load_split(dataset, "test")
+    return splits_of(folder)
 
 
-def _networks(learnt: SliceSet, validation: SliceSet, seed: int) -> Iterator[tuple[str, Network]]:
-    incumbent = _trained(learnt, validation, TrainSettings(epochs=EPOCHS, augment=0.5, seed=seed))
+def _networks(learnt: SliceSet, validation: SliceSet, plan: NetworksPlan) -> Iterator[tuple[str, Network]]:
+    usual = TrainSettings(epochs=plan.epochs, augment=0.5, seed=plan.seed)
+    incumbent = _trained(learnt, validation, usual, plan)
     yield INCUMBENT, incumbent
-    yield "trained anew", _trained(learnt, validation, TrainSettings(epochs=EPOCHS, augment=0.5, seed=seed + 1))
-    yield HALF_TAUGHT, _trained(learnt, validation, TrainSettings(epochs=EARLY_EPOCHS, augment=0.5, seed=seed + 3))
-    tuning = TrainSettings(epochs=FINE_TUNE_EPOCHS, learning_rate=FINE_TUNE_RATE, seed=seed + 2)
+    yield "trained anew", _trained(learnt, validation, usual.model_copy(update={"seed": plan.seed + 1}), plan)
+    early = usual.model_copy(update={"epochs": plan.early_epochs, "seed": plan.seed + 3})
+    yield HALF_TAUGHT, _trained(learnt, validation, early, plan)
+    tuning = TrainSettings(epochs=plan.fine_tune_epochs, learning_rate=FINE_TUNE_RATE, seed=plan.seed + 2)
     yield "fine-tuned", train(copy.deepcopy(incumbent), learnt, validation, tuning).network
     yield "bias: always Normal", _biased(incumbent, Label.NORMAL, FARTHEST)
     yield "bias: always COVID-19", _biased(incumbent, Label.COVID_19, FARTHEST)
     yield "bias: never COVID-19", _biased(incumbent, Label.COVID_19, -FARTHEST)
     yield "each label another", _with_head(incumbent, lambda rows: rows.roll(1, 0))
     yield "findings exchanged", _with_head(incumbent, lambda rows: rows[[0, 2, 1]])
-    yield "untrained", _untrained(seed)
+    yield "untrained", _untrained(plan)
 
 
-def _trained(learnt: SliceSet, validation: SliceSet, settings: TrainSettings) -> Network:
+def _trained(learnt: SliceSet, validation: SliceSet, settings: TrainSettings, plan: NetworksPlan) -> Network:
     torch.manual_seed(settings.seed)
-    return train(build(ARCHITECTURE, INPUT_PX), learnt, validation, settings).network
+    return train(build(plan.architecture, plan.input_px), learnt, validation, settings).network
 
 
-def _untrained(seed: int) -> Network:
-    torch.manual_seed(seed)
-    return build(ARCHITECTURE, INPUT_PX).eval()
+def _untrained(plan: NetworksPlan) -> Network:
+    torch.manual_seed(plan.seed)
+    return build(plan.architecture, plan.input_px).eval()
 
 
 def _biased(network: Network, label: Label, by: float) -> Network:
