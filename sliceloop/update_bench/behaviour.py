@@ -72,6 +72,7 @@ def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
         splits = phantom_splits(phantoms, request.plan.seed) if request.data is None else splits_of(request.data)
         answers = answers_of_networks(_name(request), splits, request.plan, say)
     if request.answers is not None:
+        request.answers.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(request.answers, answers.model_dump_json().encode())
     return answers
 

@@ -105,7 +105,6 @@ def _behaviour(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateR
     plan = NetworksPlan(seed=request.seed)
     if request.data is not None:
         plan = NetworksPlan(request.architecture, request.input_px, REAL_EPOCHS, REAL_EPOCHS // 2, seed=request.seed)
-    request.folder.mkdir(parents=True, exist_ok=True)
     asked = BehaviourRequest(
         runs=request.runs,
         seed=request.seed,
