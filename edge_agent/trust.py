@@ -7,7 +7,7 @@ import structlog
 
 from edge_agent.durable import write_durably
 from protocol.assignment import Assignment, Seen, check_fresh, seen_of, trusted_assignment
-from protocol.errors import FrozenError, TrustError
+from protocol.errors import FrozenError, MessageTooLargeError, TrustError
 from protocol.rotation import KeySet, bundle, follow, unbundle
 from protocol.signing import TrustedKeys
 
@@ -86,21 +86,26 @@ class EdgeTrust:
         return ""
 
     def _follow(self, envelopes: tuple[bytes, ...]) -> None:
+        """Follow a chain to its end, or not at all: nothing that is appended to it leaves the edge half-way."""
+        followed: list[tuple[KeySet, bytes]] = []
+        keys = self.keys
         for envelope in envelopes:
-            keys = follow(self.keys, [envelope])
-            if keys.version > self.keys.version:
-                if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
-                    self._seen, self.assignment = Seen(), None
-                self._chain.append(keys)
-                self._rotations.append(envelope)
+            before, keys = keys, follow(keys, [envelope])
+            if keys.version > before.version:
+                followed.append((keys, envelope))
+        for keys, envelope in followed:
+            if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
+                self._seen, self.assignment = Seen(), None
+            self._chain.append(keys)
+            self._rotations.append(envelope)
 
     def _keep_rotations(self) -> None:
-        """Write the chain, if it is not written; where the disk does not take it, the keys count all the same."""
+        """Write the chain, if it is not written; where that cannot be done, the keys count all the same."""
         if self._rotations and self._kept < self.keys.version:
             try:
                 write_durably(self._folder / KEYS_FILE, bundle(self._rotations))
                 self._kept = self.keys.version
-            except OSError as error:
+            except (OSError, MessageTooLargeError) as error:
                 log.error("trusted keys not remembered", reason=str(error), next="free some space before a restart")
 
     def _assign(self, envelope: bytes, now: datetime) -> None:

@@ -27,6 +27,7 @@ from edge_parts import (
     untried,
     wait_until,
 )
+from securesystemslib.signer import CryptoSigner
 
 from edge_agent.by_url import Run, UrlFetch
 from edge_agent.delivery import PATIENCE_S
@@ -39,7 +40,7 @@ from protocol.chunks import Chunk, sha256_of
 from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
 from protocol.rotation import KeyRotation, bundle, sign_rotation
-from protocol.signing import generate_signer, public_key_json
+from protocol.signing import MAX_ENVELOPE_BYTES, generate_signer, public_key_json
 
 
 @pytest.fixture
@@ -159,9 +160,8 @@ def test_what_was_given_up_does_not_fill_the_disk(edge: TalkingUpdater, monkeypa
     assert edge.slot.running_version == 3
 
 
-def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) -> None:
-    """A release by new keys is not banned because these could not be written; they are written when there is room."""
-    young = generate_signer()
+def handed_on(young: CryptoSigner) -> bytes:
+    """Return the rotation by which a young key takes the release key's place."""
     rotation = KeyRotation.model_validate(
         {
             "version": 2,
@@ -171,7 +171,13 @@ def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) 
             "assign_keys": [json.loads(public_key_json(ASSIGNER))],
         }
     )
-    said = bundle([sign_rotation(rotation, [SIGNER], [young])])
+    return sign_rotation(rotation, [SIGNER], [young])
+
+
+def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) -> None:
+    """A release by new keys is not banned because these could not be written; they are written when there is room."""
+    young = generate_signer()
+    said = bundle([handed_on(young)])
     full = edge.slot.folder.parent / "trust" / f"{KEYS_FILE}.part"
     full.mkdir(parents=True)
     edge.updater.hear_keys(said, NOW)
@@ -183,6 +189,34 @@ def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) 
     after = EdgeTrust(edge.slot.folder.parent / "trust", KEYS, site="site-a", edge="edge-1")
     after.load()
     assert after.keys.version == 2
+
+
+def padded(link: dict[str, object]) -> dict[str, object]:
+    """Say besides what makes a chain that may just be heard too long to be written: letters that JSON spells out."""
+    room = MAX_ENVELOPE_BYTES - len(json.dumps(link | {"unsigned": ""}))
+    spelt_out = chr(233) * 10
+    return link | {"unsigned": spelt_out + "x" * (room - len(json.dumps(spelt_out)) + 2)}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda link: [link, {}],
+        lambda link: [padded(link)],
+    ],
+    ids=["garbage behind it", "larger when it is written"],
+)
+def test_a_chain_that_was_spoiled_on_its_way_bans_no_release(
+    edge: TalkingUpdater, spoil: Callable[[dict[str, object]], list[dict[str, object]]]
+) -> None:
+    """Whoever carries the message may add to it: the edge has the old keys, or the new ones wherever they count."""
+    young = generate_signer()
+    spoiled = json.dumps({"rotations": spoil(json.loads(handed_on(young)))}, ensure_ascii=False).encode()
+    edge.updater.hear_keys(spoiled, NOW)
+    edge.updater.hear_keys(bundle([handed_on(young)]), NOW)
+    edge.bring(release(2, signer=young))
+    assert edge.slot.banned == ()
+    assert edge.slot.running_version == 2
 
 
 def test_a_trial_may_say_whatever_it_likes(tmp_path: Path) -> None:
