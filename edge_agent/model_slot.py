@@ -173,6 +173,8 @@ class ModelSlot:
 
         Returns the folder. What another release left there is deleted first: it is not in use, or `holds` it.
         """
+        if not (self.folder / ACTIVE_FILE).exists():
+            self._remember()  # else a start would take what was only stored, and not yet tried, for what read before
         folder = self._version_folder(manifest.version)
         folder.mkdir(parents=True, exist_ok=True)
         listed = {name + INDEX_SUFFIX: index for name, index in indices.items()}

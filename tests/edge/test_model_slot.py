@@ -104,6 +104,16 @@ def test_without_its_active_file_an_edge_reads_with_the_oldest_model(tmp_path: P
     assert slot.facts.highest_version == 3
 
 
+def test_what_was_stored_and_not_activated_does_not_read(tmp_path: Path) -> None:
+    """When the power goes while the first release of an edge is tried, it is tried again before it reads."""
+    slot, first = ModelSlot(tmp_path, [TRUSTED]), release(1)
+    slot.store(first.manifest, first.envelope, first.files, {})
+    again = restarted(tmp_path)
+    assert again.current is None
+    assert again.facts.highest_version == 0
+    assert again.holds(first.manifest)
+
+
 def test_active_file_may_name_what_is_not_there(tmp_path: Path) -> None:
     """Versions without a folder are passed over."""
     filled_slot(tmp_path)
