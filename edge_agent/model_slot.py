@@ -171,10 +171,11 @@ class ModelSlot:
     ) -> Path:
         """Write a release so that it survives a crash; the envelope comes last and makes it complete.
 
-        Returns the folder. What another release left there is deleted first: it is not in use, or `holds` it.
+        Returns the folder. What was stored of others before, and given up, is deleted first.
         """
         if not (self.folder / ACTIVE_FILE).exists():
             self._remember()  # else a start would take what was only stored, and not yet tried, for what read before
+        self._forget_all_but({manifest.version, *self._state.versions})
         folder = self._version_folder(manifest.version)
         folder.mkdir(parents=True, exist_ok=True)
         listed = {name + INDEX_SUFFIX: index for name, index in indices.items()}

@@ -137,6 +137,14 @@ def test_a_candidate_gives_way_to_a_newer_one(edge: TalkingUpdater) -> None:
     assert edge.last.banned == ()
 
 
+def test_candidates_that_gave_way_do_not_fill_the_disk(edge: TalkingUpdater) -> None:
+    """However many come before one of them reads: beside what has read there is the newest alone."""
+    for version in range(2, 6):
+        edge.bring(release(version))
+        assert edge.last.phase is ModelPhase.SHADOW
+    assert sorted(path.name for path in edge.slot.folder.glob("0*")) == ["00000001", "00000005"]
+
+
 def test_a_candidate_is_dropped_when_the_assignment_returns(edge: TalkingUpdater) -> None:
     """An engineer who assigns the running version again stops the candidate before it reads."""
     first = release(1)
