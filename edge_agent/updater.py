@@ -199,7 +199,7 @@ class Updater:
         self._give_up()
         self._reports.compared = 0
         if manifest.model_ref == self._slot.running:
-            self._reports.say(self._reports.phase, manifest.version)
+            self._stay(manifest)
             return
         log.info("release offered", version=manifest.version)
         if self._slot.holds(manifest):
@@ -209,6 +209,12 @@ class Updater:
             self._stage(Staging(envelope, manifest, work))
             return
         self._delivery.begin(envelope, manifest)
+
+    def _stay(self, manifest: Manifest) -> None:
+        """Read on with what runs; from where a signed rollback leads back to it, this edge does not go any more."""
+        if not set(manifest.returns_from) <= set(self._slot.banned):
+            self._remembering(lambda: self._slot.ban(*manifest.returns_from))
+        self._reports.say(self._reports.phase, manifest.version)
 
     def _give_up(self) -> None:
         """Drop what is on its way."""
@@ -290,7 +296,7 @@ class Updater:
         """Watch a model silently before the swap, where there is one to compare it with and to return to."""
         incumbent = self._slot.current
         if model.ref == self._slot.running:  # the edge went back to it by itself meanwhile
-            self._reports.say(self._reports.phase, model.manifest.version)
+            self._stay(model.manifest)
             return
         if incumbent is None or not self._pace.shadow_slices or self._leads_away(model.manifest):
             self._swap(model)

@@ -248,6 +248,19 @@ def test_a_signed_rollback_goes_back_at_once_and_bans(tmp_path: Path) -> None:
     assert edge.slot.running_version == 4
 
 
+def test_a_signed_rollback_bans_where_what_it_leads_away_from_never_read(tmp_path: Path) -> None:
+    """An edge that still runs what the others go back to takes what was withdrawn no more, whoever assigns it."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models", release(2)), shadow_slices=SHADOW_SLICES)
+    third = release(3)
+    edge.bring(third)
+    edge.bring(release(2, returns_from=(3,)))
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert edge.last.banned == (3,)
+    edge.bring(third)
+    assert "BannedVersionError" in edge.last.reason
+    assert restarted(edge).slot.banned == (3,)
+
+
 # The shortest way.
 
 
