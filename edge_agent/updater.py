@@ -142,8 +142,11 @@ class Updater:
 
         A release waits for the end of a probation, so that there is always a proven model to return to.
         """
+        was_frozen = self._desired.frozen
         self._desired.step(now_s, now)
-        if now_s >= self._next_try_s:
+        if self._desired.frozen:
+            self._give_up()  # by old news nothing comes in; what is here already stays for a fresh word
+        elif was_frozen or now_s >= self._next_try_s:
             self._next_try_s = math.inf
             self._consider(now)
         self._now_s = now_s

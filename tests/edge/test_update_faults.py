@@ -23,6 +23,7 @@ from edge_parts import (
     TalkingUpdater,
     assigned,
     filled_slot,
+    reading_of,
     release,
     untried,
     wait_until,
@@ -60,6 +61,42 @@ def test_a_fresh_assignment_ends_a_freeze(edge: TalkingUpdater) -> None:
     assert "FrozenError" in edge.last.reason
     edge.updater.hear_assignment(assigned(second, 2, now=late), late)
     edge.give_wanted(second)
+    assert edge.slot.running_version == 2
+
+
+def test_a_freeze_stops_a_download(edge: TalkingUpdater) -> None:
+    """When the assignment expires under way nothing more is fetched; once news is fresh again the rest is."""
+    second, late = release(2), NOW + timedelta(days=4)
+    edge.offer(second)
+    edge.step()
+    for sha256 in second.wanted(edge.requests[0]):
+        edge.give(sha256, second.chunks[sha256])
+    asked = len(edge.requests)
+    edge.step(CHUNK_TIMEOUT_S, late)
+    edge.step(2 * CHUNK_TIMEOUT_S, late)
+    assert len(edge.requests) == asked
+    assert "FrozenError" in edge.last.reason
+    edge.give_wanted(second, 3 * CHUNK_TIMEOUT_S)  # the clock was wrong, and is right again
+    assert edge.slot.running_version == 2
+
+
+def test_a_freeze_stops_a_candidate(tmp_path: Path) -> None:
+    """What nobody stands for any more does not take the place of the model in use, however long it is watched."""
+    edge, second = TalkingUpdater(filled_slot(tmp_path / "models"), shadow_slices=2), release(2)
+    late = NOW + timedelta(days=4)
+    edge.bring(second)
+    edge.step(1.0, late)
+    model = edge.slot.current
+    assert model is not None
+    for number in range(5):
+        edge.updater.slice_was_read(1, reading_of(model, number))
+        edge.step(now=late)
+    assert edge.slot.running_version == 1
+    edge.assign(second, late)
+    edge.step(now=late)
+    for number in range(2):
+        edge.updater.slice_was_read(1, reading_of(model, number))
+        edge.step(now=late)
     assert edge.slot.running_version == 2
 
 
