@@ -152,9 +152,12 @@ class ModelSlot:
         self._remember(even_unwritten=True, failed=self._banned_with(versions))
 
     def prove(self) -> None:
-        """End the probation: the model in use stays; the one before it stays on the disk alone."""
+        """End the probation: the model in use stays; the one before it stays on the disk alone.
+
+        Raises `OSError` when the disk does not take it: then the probation is done again after a restart.
+        """
         self.previous = None
-        self._remember(on_probation=False, deaths_on_probation=0)
+        self._remember(even_unwritten=True, on_probation=False, deaths_on_probation=0)
 
     def holds(self, manifest: Manifest) -> bool:
         """Tell whether the files of a release are here, whole."""

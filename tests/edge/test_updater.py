@@ -446,6 +446,19 @@ def test_a_roll_back_needs_no_disk(edge: TalkingUpdater) -> None:
     assert edge.last.phase is ModelPhase.ROLLED_BACK
 
 
+def test_the_end_of_a_probation_needs_no_disk(edge: TalkingUpdater) -> None:
+    """It is said once, and the next release may come, although active.json cannot be written."""
+    edge.bring(release(2))
+    full = edge.slot.folder / f"{ACTIVE_FILE}.part"
+    full.mkdir()
+    edge.read_slices(PROBATION_SLICES + 3)
+    assert [report.phase for report in edge.reports].count(ModelPhase.ACTIVE) == 1
+    assert not edge.slot.on_probation
+    full.rmdir()
+    edge.bring(release(3))
+    assert edge.slot.running_version == 3
+
+
 def test_the_slot_is_never_without_a_model(edge: TalkingUpdater) -> None:
     """Between any two things that the updater does there is a model to read with, good releases and bad ones alike."""
     slices = golden_slices(1)
