@@ -27,7 +27,7 @@ class EdgeTrust:
         self._chain = [settings_keys]
         self._rotations: list[bytes] = []
         self._kept = 0
-        self._seen = Seen()
+        self._seen = self._kept_seen = Seen()
         self.assignment: Assignment | None = None
 
     @property
@@ -51,6 +51,7 @@ class EdgeTrust:
             log.error("key rotations not taken up", reason=str(error), next="they are heard again from the broker")
         try:
             self._assign((self._folder / ASSIGNED_FILE).read_bytes(), LONG_AGO)
+            self._kept_seen = self._seen
         except FileNotFoundError:
             pass
         except (OSError, TrustError) as error:
@@ -66,14 +67,12 @@ class EdgeTrust:
         log.warning("trusted keys exchanged", keys_version=self.keys.version)
         return True
 
-    def hear_assignment(self, envelope: bytes, now: datetime) -> bool:
-        """Take an assignment; say whether it is a new one. Raises `TrustError` or `OSError`."""
-        before = self._seen
+    def hear_assignment(self, envelope: bytes, now: datetime) -> None:
+        """Take an assignment, and write it if it is not written. Raises `TrustError`, or `OSError`: it counts then."""
         self._assign(envelope, now)
-        if self._seen == before:
-            return False
-        write_durably(self._folder / ASSIGNED_FILE, envelope)
-        return True
+        if self._kept_seen != self._seen:
+            write_durably(self._folder / ASSIGNED_FILE, envelope)
+            self._kept_seen = self._seen
 
     def frozen(self, now: datetime) -> str:
         """Say since when there has been no fresh assignment; empty while there is one, or never was any."""

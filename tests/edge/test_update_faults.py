@@ -35,9 +35,10 @@ from edge_agent.delivery import PATIENCE_S
 from edge_agent.download import MOST_WINDOW_BYTES, Way
 from edge_agent.model_slot import SelfTestError, ServedModel
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
-from edge_agent.trust import KEYS_FILE, EdgeTrust
+from edge_agent.trust import ASSIGNED_FILE, KEYS_FILE, EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
 from protocol.chunks import Chunk, sha256_of
+from protocol.errors import ReplayedAssignmentError
 from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
 from protocol.rotation import KeyRotation, bundle, sign_rotation
@@ -195,6 +196,22 @@ def test_what_was_given_up_does_not_fill_the_disk(edge: TalkingUpdater, monkeypa
         assert incoming.exists() == (number == 1)
     edge.give_wanted(release(3))
     assert edge.slot.running_version == 3
+
+
+def test_an_assignment_is_written_as_soon_as_there_is_room(edge: TalkingUpdater) -> None:
+    """One that came while the disk was full counts at once; when it comes again it is kept, and replays are refused."""
+    folder = edge.slot.folder.parent / "trust"
+    full = folder / f"{ASSIGNED_FILE}.part"
+    full.mkdir(parents=True)
+    newest = assigned(release(3), 9)
+    edge.updater.hear_assignment(newest, NOW)
+    assert edge.last.assignment == 9
+    full.rmdir()
+    edge.updater.hear_assignment(newest, NOW)
+    after = EdgeTrust(folder, KEYS, site="site-a", edge="edge-1")
+    after.load()
+    with pytest.raises(ReplayedAssignmentError):
+        after.hear_assignment(assigned(release(2), 8), NOW)
 
 
 def handed_on(young: CryptoSigner) -> bytes:
