@@ -101,8 +101,12 @@ class ModelSlot:
 
     @property
     def on_probation(self) -> bool:
-        """Tell whether the model in use has yet to read its first slices without a fault."""
-        return self._state.on_probation
+        """Tell whether the model in use has yet to read its first slices without a fault.
+
+        In the midst of a swap it is the one before that is in use, and what it does says nothing of the next.
+        """
+        state = self._state
+        return state.on_probation and state.versions[:1] == (self.running_version,)
 
     def load_active(self) -> None:
         """Load the model that ran before the restart, or its predecessor when it no longer verifies.

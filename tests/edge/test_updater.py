@@ -315,6 +315,29 @@ def test_readings_of_the_predecessor_do_not_count(edge: TalkingUpdater) -> None:
     assert edge.slot.running_version == 2
 
 
+class Interrupted(ModelSlot):
+    """A slot with something that happens between any two of its steps."""
+
+    between: Callable[[], None] = staticmethod(lambda: None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self.between()
+
+
+def test_a_fault_of_the_predecessor_in_the_midst_of_the_swap_does_not_count(tmp_path: Path) -> None:
+    """The reading thread may fail with the old model at any moment of the swap: that is not the new one's fault."""
+    filled_slot(tmp_path / "models")
+    slot = Interrupted(tmp_path / "models", [TRUSTED])
+    slot.load_active()
+    edge = TalkingUpdater(slot)
+    slot.__dict__["between"] = lambda: edge.updater.slice_was_read(1, fault="a fault of the old model")
+    edge.bring(release(2))
+    edge.step()
+    assert edge.last.phase is ModelPhase.PROBATION
+    assert slot.running_version == 2
+
+
 @pytest.mark.parametrize(
     "disturbance",
     [
