@@ -111,8 +111,8 @@ class ModelSlot:
     def load_active(self) -> None:
         """Load the model that ran before the restart, or its predecessor when it no longer verifies.
 
-        A probation goes on; one in which the process died on too many slices ends in a roll back. Raises `OSError`
-        when the disk is full.
+        A probation goes on; one in which the process died on too many slices ends in a roll back, which a full disk
+        does not keep from happening: the next start does it again.
         """
         self._state = _read_state(self.folder)
         usable = self._usable(self._state.versions)
@@ -124,8 +124,11 @@ class ModelSlot:
             if self._state.deaths_on_probation >= MAX_DEATHS_ON_PROBATION:
                 reason = f"the process ended {self._state.deaths_on_probation} times while it read a slice"
                 log.error("model rolled back", version=self.running_version, reason=reason)
-                # only suspected: where there is no other it may be taken again, or the edge would wait for ever
-                self.roll_back(for_good=self.previous is not None)
+                try:
+                    # only suspected: where there is no other it may be taken again, or the edge would wait for ever
+                    self.roll_back(for_good=self.previous is not None)
+                except OSError as error:
+                    log.error("roll back not remembered", reason=str(error), next="free some space before a restart")
 
     @contextlib.contextmanager
     def trying(self) -> Iterator[None]:

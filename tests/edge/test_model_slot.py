@@ -247,6 +247,16 @@ def test_a_roll_back_that_cannot_be_written_still_happens(tmp_path: Path) -> Non
     assert slot.running_version == 1
 
 
+def test_a_full_disk_keeps_no_edge_from_starting(tmp_path: Path) -> None:
+    """A model under which the process died is out of use from the start on, though that cannot be written."""
+    on_probation(tmp_path, release(1))
+    for _ in range(MAX_DEATHS_ON_PROBATION):
+        die_reading(restarted(tmp_path))
+    (tmp_path / f"{ACTIVE_FILE}.part").mkdir()
+    assert restarted(tmp_path).running_version == 1
+    assert restarted(tmp_path).banned == (2,)
+
+
 @pytest.mark.parametrize(
     ("made", "error"),
     [
