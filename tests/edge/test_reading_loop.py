@@ -27,6 +27,9 @@ from edge_parts import (
     slice_file,
 )
 
+from broker.errors import WindowFullError
+from broker.messages import Outbound
+from broker.session import Session
 from edge_agent.app import ReadingLoop
 from edge_agent.capture.replay import ReplaySource
 from edge_agent.inlet import FolderInlet
@@ -36,7 +39,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy
 from edge_agent.settings import EdgeSettings, ReplaySettings
 from protocol.codec import decode
-from protocol.messages import ModelPhase, SliceRead
+from protocol.messages import ModelPhase, ModelReported, SliceRead
 from protocol.topics import Kind
 from training.model.reader import Calibration, OnnxReader
 
@@ -230,3 +233,27 @@ def test_a_model_that_fails_on_a_slice_is_rolled_back_and_the_slice_is_read(benc
     assert edge.link.updater.reported.phase is ModelPhase.ROLLED_BACK
     assert "NotFiniteError" in edge.link.updater.reported.reason
     assert [slice_.reading.model.version for slice_ in edge.read()] == [1]
+
+
+def test_a_report_that_finds_no_room_on_the_line_is_said_later(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While slices fill the window of a slow line a release may come to its end: its rollout waits for that report."""
+    link, full, said = bench().link, [True], list[ModelReported]()
+
+    def publish(_session: Session, outbound: Outbound) -> None:
+        if full:
+            raise WindowFullError(50)
+        if outbound.topic.endswith(Kind.MODEL_REPORTED):
+            message = decode(Kind.MODEL_REPORTED, outbound.payload, outbound.user_properties).message
+            assert isinstance(message, ModelReported)
+            said.append(message)
+
+    monkeypatch.setattr(Session, "connected", True)
+    monkeypatch.setattr(Session, "publish", publish)
+    link.updater.offer(b"garbage", NOW)
+    link.step(0.0)
+    full.clear()
+    link.step(1.0)
+    link.step(2.0)
+    assert [report.phase for report in said] == [ModelPhase.REJECTED]
