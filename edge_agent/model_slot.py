@@ -233,7 +233,7 @@ class ModelSlot:
         banned = self._banned_with(manifest.returns_from)
         older = [v for v in self._state.versions if v != manifest.version and v not in banned]
         versions = (manifest.version, *older)[:KEPT_VERSIONS]
-        returning = before is not None and before.manifest.version in banned
+        returning = self.running_version in manifest.returns_from
         self._remember(
             versions=versions,
             on_probation=not returning,

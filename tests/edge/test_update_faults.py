@@ -34,6 +34,7 @@ from edge_agent.by_url import Run, UrlFetch
 from edge_agent.delivery import PATIENCE_S
 from edge_agent.download import MOST_WINDOW_BYTES, Way
 from edge_agent.model_slot import SelfTestError, ServedModel
+from edge_agent.staging import Trial
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
 from edge_agent.trust import ASSIGNED_FILE, KEYS_FILE, EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
@@ -333,21 +334,30 @@ class Later:
         """Do all that waits."""
         while self._waiting:
             future, work = self._waiting.pop(0)
-            future.set_result(work())
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001  as a pool does
+                future.set_exception(error)
 
 
-def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: Path) -> None:
-    """While the predecessor is tried again, the edge rolls back to it: it is not put on probation beside itself."""
-    second, third, later = release(2), release(3), Later()
-    edge = TalkingUpdater(filled_slot(tmp_path / "models", second), probation_slices=20)
-    edge.bring(third)
+def on_probation(folder: Path, later: Later, trial: Trial = untried) -> TalkingUpdater:
+    """Return an edge with release 3 on probation after 2, which stages when it is told to."""
+    edge = TalkingUpdater(filled_slot(folder / "models", release(2)), probation_slices=20)
+    edge.bring(release(3))
     edge.updater = Updater(
         edge.slot,
         edge.trust,
         Pace(0, 20, Way(CHUNK_TIMEOUT_S)),
         Voice(edge.reports.append, edge.requests.append, edge.shared.append),
-        Proving(later, untried, AtOnce),
+        Proving(later, trial, AtOnce),
     )
+    return edge
+
+
+def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: Path) -> None:
+    """While the predecessor is tried again, the edge rolls back to it: it is not put on probation beside itself."""
+    later = Later()
+    edge = on_probation(tmp_path, later)
     back = release(2, returns_from=(3,))
     edge.offer(back)
     edge.read_slices(1, fault="NotFiniteError")
@@ -357,6 +367,22 @@ def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: 
     assert not edge.slot.on_probation
     assert edge.last.banned == (3,)
     assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_after_a_model_that_failed_its_trial_in_use_the_next_one_has_its_probation(tmp_path: Path) -> None:
+    """Only a signed rollback spares it: the edge rolled back by itself to a model that was just banned."""
+    later = Later()
+    edge = on_probation(tmp_path, later, failing([SelfTestError("another answer")]))
+    edge.offer(release(2, returns_from=(3,)))
+    edge.read_slices(1, fault="NotFiniteError")
+    later.work()
+    edge.step()
+    assert edge.last.banned == (3, 2)
+    edge.bring(release(4))
+    later.work()
+    edge.step()
+    assert edge.slot.running_version == 4
+    assert edge.slot.on_probation
 
 
 # By URL.
