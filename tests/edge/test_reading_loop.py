@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from edge_parts import (
@@ -30,7 +31,7 @@ from edge_parts import (
 from broker.errors import WindowFullError
 from broker.messages import Outbound
 from broker.session import Session
-from edge_agent.app import ReadingLoop
+from edge_agent.app import MAX_FAILURES, ReadingLoop
 from edge_agent.capture.replay import ReplaySource
 from edge_agent.inlet import FolderInlet
 from edge_agent.link import Link
@@ -233,6 +234,27 @@ def test_a_model_that_fails_on_a_slice_is_rolled_back_and_the_slice_is_read(benc
     assert edge.link.updater.reported.phase is ModelPhase.ROLLED_BACK
     assert "NotFiniteError" in edge.link.updater.reported.reason
     assert [slice_.reading.model.version for slice_ in edge.read()] == [1]
+
+
+def test_a_picture_that_cannot_be_prepared_says_nothing_of_the_network(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever preparation raises on a model's probation: the picture is refused in the end, and the model stays."""
+    edge = bench()
+    edge.bring(release(2))
+    (edge.inbox / "a.png").write_bytes(slice_file(0))
+
+    def fail(_inlet: FolderInlet, _data: bytes) -> None:
+        raise cv2.error("(-215:Assertion failed) !_src.empty()")
+
+    with monkeypatch.context() as spoiled:
+        spoiled.setattr(FolderInlet, "prepare", fail)
+        said = edge.rounds(MAX_FAILURES)
+    assert "a slice could not be prepared; it is read again" in said[0]
+    assert said[-1] == ""
+    assert edge.outbox.refused_count() == 1
+    assert edge.slot.running_version == 2
+    assert edge.slot.banned == ()
 
 
 def test_a_report_that_finds_no_room_on_the_line_is_said_later(
