@@ -25,7 +25,7 @@ from edge_agent.watch import Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
 from protocol.manifest import Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
-from training.model.reader import UnreadableNetworkError
+from training.model.reader import OutOfMemoryError, UnreadableNetworkError
 
 log = structlog.get_logger()
 
@@ -274,13 +274,17 @@ class Updater:
             if not staging.dropped:
                 self._no_answer(manifest, error)
             return
+        except (
+            OSError,
+            MemoryError,
+            OutOfMemoryError,
+        ) as error:  # a full box is not the release's fault: it may be offered again
+            if not staging.dropped:
+                self._box_refused(manifest.version, error)
+            return
         except (TrustError, StructureError, UnreadableNetworkError, SelfTestError) as error:
             if not staging.dropped:
                 self._reject(manifest, error)
-            return
-        except (OSError, MemoryError) as error:  # a full box is not the release's fault: it may be offered again
-            if not staging.dropped:
-                self._box_refused(manifest.version, error)
             return
         except Exception as error:  # whatever a release brings about, the agent goes on
             log.exception("release not tried", version=manifest.version)
@@ -332,8 +336,8 @@ class Updater:
         else:
             self._try_later(manifest.version, named(error))
 
-    def _box_refused(self, version: int, error: OSError | MemoryError) -> None:
-        self._try_later(version, f"cannot be stored or tried here ({named(error)}); free some space")
+    def _box_refused(self, version: int, error: Exception) -> None:
+        self._try_later(version, f"cannot be stored or tried here ({named(error)}); free some disk or memory")
 
     def _try_later(self, version: int, reason: str) -> None:
         """Say why it takes so long: not as a rejection, which would count against the release in its rollout."""

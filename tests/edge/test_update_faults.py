@@ -44,6 +44,7 @@ from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
 from protocol.rotation import KeyRotation, bundle, sign_rotation
 from protocol.signing import MAX_ENVELOPE_BYTES, generate_signer, public_key_json
+from training.model.reader import OutOfMemoryError
 
 
 @pytest.fixture
@@ -139,7 +140,14 @@ def test_a_trial_that_the_agents_end_stopped_bans_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [TrialTimeoutError("no answer"), TrialDiedError("killed"), MemoryError(), OSError(errno.EAGAIN, "fork")]
+    "error",
+    [
+        TrialTimeoutError("no answer"),
+        TrialDiedError("killed"),
+        MemoryError(),
+        OutOfMemoryError("no memory to load the network"),
+        OSError(errno.EAGAIN, "fork"),
+    ],
 )
 def test_a_box_that_was_busy_or_full_for_a_while_bans_nothing(tmp_path: Path, error: Exception) -> None:
     """A trial without an answer says little of the network: it is tried again a minute later, without the cloud."""
