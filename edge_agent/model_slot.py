@@ -34,6 +34,8 @@ KEPT_VERSIONS = 3
 
 MAX_DEATHS_ON_PROBATION = 3
 """A model on probation under which the process ended so often in the midst of a slice may be what ends it."""
+MAX_DEATHS_LOADING = 3
+"""So often may the process end while it loads a new network: two may take more memory than the box has."""
 MAX_REMEMBERED_FAILURES = 100
 
 
@@ -45,12 +47,18 @@ class SlotState(BaseModel):
     versions: tuple[int, ...] = ()
     on_probation: bool = False
     deaths_on_probation: int = 0
+    loading: int = 0
+    deaths_loading: int = 0
     highest_seen: int = 0
     failed: tuple[int, ...] = ()
 
 
 class SelfTestError(ValueError):
     """A network does not give on its golden slices what its manifest promises."""
+
+
+class LoadingDiedError(SelfTestError):
+    """The process ended, again and again, while it loaded the network beside the one in use."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,23 @@ class ModelSlot:
         reader = OnnxReader(files[MODEL_FILE], calibration, threads=self._threads)
         self_test(reader, files[GOLDEN_FILE], manifest.golden_tolerance)
         return ServedModel(manifest, reader, envelope)
+
+    def load_new(self, version: int) -> ServedModel:
+        """Load a stored release for the first time, remembering on disk that this is done: it may end the process.
+
+        Raises `LoadingDiedError` when it did so too often, and what `load` raises.
+        """
+        deaths = self._state.deaths_loading if self._state.loading == version else 0
+        if deaths >= MAX_DEATHS_LOADING:
+            raise LoadingDiedError(
+                f"the process ended {deaths} times while it loaded the network beside the one in use"
+            )
+        self._remember(loading=version, deaths_loading=deaths + 1)
+        try:
+            return self.load(version)
+        finally:
+            with contextlib.suppress(OSError):
+                self._remember(even_unwritten=True, deaths_loading=deaths)
 
     def bases(self) -> dict[str, Path]:
         """Return the networks that are kept, by their SHA-256: what deltas may start from."""

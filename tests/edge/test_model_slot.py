@@ -6,13 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_parts import NOW, TRUSTED, TinyRelease, die_reading, filled_slot, golden, golden_slices, network, release
+from edge_parts import (
+    NOW,
+    TRUSTED,
+    TinyRelease,
+    die_loading,
+    die_reading,
+    filled_slot,
+    golden,
+    golden_slices,
+    network,
+    release,
+)
 
 from edge_agent.durable import write_durably
 from edge_agent.model_slot import (
     ACTIVE_FILE,
     ENVELOPE_FILE,
+    MAX_DEATHS_LOADING,
     MAX_DEATHS_ON_PROBATION,
+    LoadingDiedError,
     ModelSlot,
     SelfTestError,
     self_test,
@@ -199,6 +212,30 @@ def test_a_death_on_a_proven_model_does_not_count(tmp_path: Path) -> None:
     for _ in range(2 * MAX_DEATHS_ON_PROBATION):
         die_reading(restarted(tmp_path))
     assert restarted(tmp_path).running_version == 2
+
+
+def test_a_network_under_whose_loading_the_process_dies_is_refused_in_the_end(tmp_path: Path) -> None:
+    """A box that cannot hold two networks is not started again and again: after some deaths it keeps the one it has."""
+    slot, second = filled_slot(tmp_path), release(2)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING):
+        die_loading(restarted(tmp_path), 2)
+    with pytest.raises(LoadingDiedError):
+        restarted(tmp_path).load_new(2)
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_a_network_that_is_loaded_at_last_is_not_suspected_any_more(tmp_path: Path) -> None:
+    """Deaths count for one release alone: the power may have gone."""
+    slot, second, third = filled_slot(tmp_path), release(2), release(3)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING - 1):
+        die_loading(restarted(tmp_path), 2)
+    slot = restarted(tmp_path)
+    slot.activate(slot.load_new(2))
+    slot.store(third.manifest, third.envelope, third.files, {})
+    die_loading(restarted(tmp_path), 3)
+    assert restarted(tmp_path).load_new(3).manifest.version == 3
 
 
 def test_a_probation_that_ends_while_a_slice_is_read_stays_ended(tmp_path: Path) -> None:

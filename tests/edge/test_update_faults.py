@@ -19,9 +19,11 @@ from edge_parts import (
     KEYS,
     NOW,
     SIGNER,
+    TRUSTED,
     AtOnce,
     TalkingUpdater,
     assigned,
+    die_loading,
     filled_slot,
     reading_of,
     release,
@@ -33,7 +35,7 @@ from securesystemslib.signer import CryptoSigner
 from edge_agent.by_url import Run, UrlFetch
 from edge_agent.delivery import PATIENCE_S
 from edge_agent.download import MOST_WINDOW_BYTES, Way
-from edge_agent.model_slot import SelfTestError, ServedModel
+from edge_agent.model_slot import MAX_DEATHS_LOADING, ModelSlot, SelfTestError, ServedModel
 from edge_agent.staging import Trial
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
 from edge_agent.trust import ASSIGNED_FILE, KEYS_FILE, EdgeTrust
@@ -171,6 +173,28 @@ def test_a_network_that_never_answers_is_banned_in_the_end(tmp_path: Path) -> No
     assert edge.slot.banned == (2,)
     assert edge.last.phase is ModelPhase.REJECTED
     assert "TrialTimeoutError" in edge.last.reason
+
+
+def test_a_release_that_ends_the_agent_when_it_is_loaded_is_banned_in_the_end(tmp_path: Path) -> None:
+    """Its trial goes well, since it is alone there; beside the model in use it is too much: the edge reads on."""
+    slot, second = filled_slot(tmp_path / "models"), release(2)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING):
+        slot = opened(tmp_path / "models")
+        die_loading(slot, 2)
+    edge = TalkingUpdater(opened(tmp_path / "models"))
+    edge.bring(second)
+    assert edge.last.phase is ModelPhase.REJECTED
+    assert "LoadingDiedError" in edge.last.reason
+    assert edge.last.banned == (2,)
+    assert edge.slot.running_version == 1
+
+
+def opened(folder: Path) -> ModelSlot:
+    """Start on a slot's folder."""
+    slot = ModelSlot(folder, [TRUSTED])
+    slot.load_active()
+    return slot
 
 
 def test_a_disk_that_fails_to_read_costs_bytes_and_no_agent(
