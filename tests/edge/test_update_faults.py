@@ -239,6 +239,7 @@ def test_an_assignment_is_written_as_soon_as_there_is_room(edge: TalkingUpdater)
     newest = assigned(release(3), 9)
     edge.updater.hear_assignment(newest, NOW)
     assert edge.last.assignment == 9
+    assert "free some space" in edge.last.reason
     full.rmdir()
     edge.updater.hear_assignment(newest, NOW)
     after = EdgeTrust(folder, KEYS, site="site-a", edge="edge-1")
