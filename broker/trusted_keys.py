@@ -39,8 +39,9 @@ def load_key_set(folder: Path, threshold: int) -> KeySet:
 
 
 def public_keys(folder: Path) -> tuple[SSlibKey, ...]:
-    """Read the public keys of a folder, by name; raises `TrustedKeysError` for one that is none."""
-    return tuple(_public_key(path) for path in sorted(folder.glob(PUBLIC_KEYS)))
+    """Read the public keys of a folder, by name, each once; raises `TrustedKeysError` for one that is none."""
+    found = [_public_key(path) for path in sorted(folder.glob(PUBLIC_KEYS))]
+    return tuple({key.keyid: key for key in found}.values())
 
 
 def _public_key(path: Path) -> SSlibKey:

@@ -24,7 +24,7 @@ from edge_agent.link import Link
 from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox, OutboxError
 from edge_agent.priority import priority
-from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
+from edge_agent.reading import EdgeIdentity, NetworkFaultError, OriginalsPolicy, ReadSlice, read_slice
 from edge_agent.settings import EdgeSettings
 from edge_agent.staging import StagingThread, Trial
 from edge_agent.trial import TrialBounds, try_model
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 IDLE_S = 0.02
 """Wait between two looks at the source when nothing is due."""
 MAX_FAILURES = 3
-"""So often is a slice tried on which the network fails."""
+"""So often is a slice tried that cannot be prepared, or on which the network fails."""
 RETRY_S = 1.0
 """Wait after something stood in the way: a missing folder, a full outbox, no model."""
 ENVELOPE_BYTES = 4096
@@ -147,8 +147,13 @@ class ReadingLoop:
         except (ImageError, BlankFrameError, PictureRefusedError) as error:
             self._refuse(frame.key, error, now_s, frame)
             return
-        except Exception as error:  # noqa: BLE001  onnxruntime's error classes share no public base
-            self._failed_on(frame, model.manifest.version, error, now_s)
+        except NetworkFaultError as error:
+            version = model.manifest.version
+            self._link.updater.slice_was_read(version, fault=str(error))
+            self._failed_on(frame, "the network failed on a slice", f"release {version}: {error}", now_s)
+            return
+        except Exception as error:  # noqa: BLE001  of OpenCV, or no memory: nothing against the network
+            self._failed_on(frame, "a slice could not be prepared", f"{type(error).__name__}: {error}", now_s)
             return
         self._failures = 0
         urgency = priority(read.diagnosis.reading, on_probation=self._slot.on_probation)
@@ -158,17 +163,15 @@ class ReadingLoop:
         self._link.updater.slice_was_read(model.manifest.version, read)
         _log_reading(read)
 
-    def _failed_on(self, frame: CapturedFrame, version: int, error: Exception, now_s: float) -> None:
-        """Try a slice on which the network fails again, since another may have been swapped in; but not for ever."""
+    def _failed_on(self, frame: CapturedFrame, what: str, why: str, now_s: float) -> None:
+        """Try a slice again, since another network may have been swapped in, or memory be free; but not for ever."""
         self._failures += 1
-        self._link.updater.slice_was_read(version, fault=f"{type(error).__name__}: {error}")
-        log.error("reading failed", model=version, failures=self._failures, reason=f"{type(error).__name__}: {error}")
+        log.error("reading failed", failures=self._failures, reason=f"{what} ({why})")
         if self._failures >= MAX_FAILURES:
             self._failures = 0
-            refused = FrameRefusedError(frame.key, f"the network of release {version} fails on it ({error})")
-            self._refuse(frame.key, refused, now_s, frame)
+            self._refuse(frame.key, FrameRefusedError(frame.key, f"{what} ({why})"), now_s, frame)
             return
-        raise SourceError("the network failed on a slice; it is read again") from error
+        raise SourceError(f"{what}; it is read again")
 
     def _refuse(self, key: str, reason: Exception, now_s: float, frame: CapturedFrame | None = None) -> str:
         try:

@@ -53,10 +53,6 @@ class ChunkStore:
         """Tell whether a chunk is here."""
         return sha256 in self._incoming or sha256 in self._kept
 
-    def fetched(self, sha256: str) -> bool:
-        """Tell whether a chunk came with this release, and was not here before."""
-        return sha256 in self._incoming
-
     def put(self, sha256: str, data: bytes) -> None:
         """Keep a chunk that was checked; raises `OSError`."""
         self._folder.mkdir(parents=True, exist_ok=True)

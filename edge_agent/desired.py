@@ -50,8 +50,11 @@ class Desired:
         """Take which release this edge shall run."""
         try:
             self._trust.hear_assignment(envelope, now)
-        except (TrustError, OSError) as error:
+        except TrustError as error:
             self._refuse(envelope, error)
+        except OSError as error:  # it counts all the same
+            if self._is_news(envelope, error):
+                self._reports.stand(f"the assignment cannot be remembered ({named(error)}); free some space")
 
     def hear_manifest(self, envelope: bytes) -> None:
         """Take what came on the model-update topic."""
@@ -105,7 +108,7 @@ class Desired:
                 manifest.version,
             )
 
-    def _refuse(self, heard: bytes, error: TrustError | OSError) -> None:
+    def _refuse(self, heard: bytes, error: TrustError) -> None:
         """Report what cannot be followed, once; it says nothing of a release."""
         if self._is_news(heard, error):
             self._reports.stand(named(error))

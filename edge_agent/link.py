@@ -73,6 +73,7 @@ class Link:
         self._diagnoses: deque[Diagnosis] = deque(maxlen=MAX_WAITING_DIAGNOSES)
         self._problem = self._outbox_trouble = self._unanswered = self._guidance = ""
         self._refusals: dict[str, int] = {}
+        self._report_waits = False
         self._next_heartbeat_s = self._last_beat_s = self._next_tidy_s = 0.0
         self.updater = Updater(
             slot,
@@ -148,12 +149,14 @@ class Link:
             self._hear(inbound, now_s)
             inbound = self.session.receive(0)
         self.updater.step(now_s, datetime.now(UTC))
+        if self._report_waits and self.session.connected:
+            self._say_reported(self.updater.reported)
         while self._diagnoses and self.session.connected:
             self._say(self._diagnoses.popleft(), qos=0)
         self._outbox_trouble = self._try(lambda: self._use_outbox(now_s))
         if now_s >= self._next_heartbeat_s:
             self._last_beat_s, self._next_heartbeat_s = now_s, now_s + self._settings.heartbeat_s
-            self._try(lambda: self._say(self._status("online"), retain=True))
+            self._try(self._beat)
 
     def _use_outbox(self, now_s: float) -> None:
         self._publisher.step(now_s)
@@ -223,22 +226,29 @@ class Link:
         ]
 
     def _say_reported(self, reported: ModelReported) -> None:
-        self._say(reported, retain=True)
+        """Say how it stands with the model; a rollout waits for it: what finds no room is said with the next step."""
+        self._report_waits = not self._say(reported, retain=True)
 
     def _say_wanted(self, wanted: ChunkRequest) -> None:
         self._say(wanted)
 
-    def _say(self, message: Message, *, qos: int = 1, retain: bool = False) -> None:
+    def _say(self, message: Message, *, qos: int = 1, retain: bool = False) -> bool:
+        """Say it, and tell whether it is on its way."""
         try:
             self.session.publish(self._outbound(message, qos=qos, retain=retain))
-        except BrokerError as error:  # all of these are said again: at the next beat, connection or request
+        except BrokerError as error:  # all of these are said again: at the next beat, step or request
             log.debug("not said", type=type(message).__name__, reason=str(error))
+            return False
+        return True
 
     def _outbound(self, message: Message, *, qos: int = 1, retain: bool = False) -> Outbound:
         kind = KIND_OF[type(message)]
         context = EventContext(id=uuid.uuid4().hex, source=self._identity.source, time=datetime.now(UTC))
         encoded = encode(message, context)
         return Outbound(self._topic(kind), encoded.payload, qos, retain, encoded.content_type, encoded.user_properties)
+
+    def _beat(self) -> None:
+        self._say(self._status("online"), retain=True)
 
     def _status(self, state: str) -> Status:
         load = self._outbox.load()

@@ -34,6 +34,8 @@ KEPT_VERSIONS = 3
 
 MAX_DEATHS_ON_PROBATION = 3
 """A model on probation under which the process ended so often in the midst of a slice may be what ends it."""
+MAX_DEATHS_LOADING = 3
+"""So often may the process end while it loads a new network: two may take more memory than the box has."""
 MAX_REMEMBERED_FAILURES = 100
 
 
@@ -45,12 +47,18 @@ class SlotState(BaseModel):
     versions: tuple[int, ...] = ()
     on_probation: bool = False
     deaths_on_probation: int = 0
+    loading: int = 0
+    deaths_loading: int = 0
     highest_seen: int = 0
     failed: tuple[int, ...] = ()
 
 
 class SelfTestError(ValueError):
     """A network does not give on its golden slices what its manifest promises."""
+
+
+class LoadingDiedError(SelfTestError):
+    """The process ended, again and again, while it loaded the network beside the one in use."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,18 @@ class ModelSlot:
 
     @property
     def on_probation(self) -> bool:
-        """Tell whether the model in use has yet to read its first slices without a fault."""
-        return self._state.on_probation
+        """Tell whether the model in use has yet to read its first slices without a fault.
+
+        In the midst of a swap it is the one before that is in use, and what it does says nothing of the next.
+        """
+        state = self._state
+        return state.on_probation and state.versions[:1] == (self.running_version,)
 
     def load_active(self) -> None:
         """Load the model that ran before the restart, or its predecessor when it no longer verifies.
 
-        A probation goes on; one in which the process died on too many slices ends in a roll back. Raises `OSError`
-        when the disk is full.
+        A probation goes on; one in which the process died on too many slices ends in a roll back, which a full disk
+        does not keep from happening: the next start does it again.
         """
         self._state = _read_state(self.folder)
         usable = self._usable(self._state.versions)
@@ -120,8 +132,11 @@ class ModelSlot:
             if self._state.deaths_on_probation >= MAX_DEATHS_ON_PROBATION:
                 reason = f"the process ended {self._state.deaths_on_probation} times while it read a slice"
                 log.error("model rolled back", version=self.running_version, reason=reason)
-                # only suspected: where there is no other it may be taken again, or the edge would wait for ever
-                self.roll_back(for_good=self.previous is not None)
+                try:
+                    # only suspected: where there is no other it may be taken again, or the edge would wait for ever
+                    self.roll_back(for_good=self.previous is not None)
+                except OSError as error:
+                    log.error("roll back not remembered", reason=str(error), next="free some space before a restart")
 
     @contextlib.contextmanager
     def trying(self) -> Iterator[None]:
@@ -152,9 +167,12 @@ class ModelSlot:
         self._remember(even_unwritten=True, failed=self._banned_with(versions))
 
     def prove(self) -> None:
-        """End the probation: the model in use stays; the one before it stays on the disk alone."""
+        """End the probation: the model in use stays; the one before it stays on the disk alone.
+
+        Raises `OSError` when the disk does not take it: then the probation is done again after a restart.
+        """
         self.previous = None
-        self._remember(on_probation=False, deaths_on_probation=0)
+        self._remember(even_unwritten=True, on_probation=False, deaths_on_probation=0)
 
     def holds(self, manifest: Manifest) -> bool:
         """Tell whether the files of a release are here, whole."""
@@ -171,8 +189,11 @@ class ModelSlot:
     ) -> Path:
         """Write a release so that it survives a crash; the envelope comes last and makes it complete.
 
-        Returns the folder. What another release left there is deleted first: it is not in use, or `holds` it.
+        Returns the folder. What was stored of others before, and given up, is deleted first.
         """
+        if not (self.folder / ACTIVE_FILE).exists():
+            self._remember()  # else a start would take what was only stored, and not yet tried, for what read before
+        self._forget_all_but({manifest.version, *self._state.versions})
         folder = self._version_folder(manifest.version)
         folder.mkdir(parents=True, exist_ok=True)
         listed = {name + INDEX_SUFFIX: index for name, index in indices.items()}
@@ -197,6 +218,23 @@ class ModelSlot:
         self_test(reader, files[GOLDEN_FILE], manifest.golden_tolerance)
         return ServedModel(manifest, reader, envelope)
 
+    def load_new(self, version: int) -> ServedModel:
+        """Load a stored release for the first time, remembering on disk that this is done: it may end the process.
+
+        Raises `LoadingDiedError` when it did so too often, and what `load` raises.
+        """
+        deaths = self._state.deaths_loading if self._state.loading == version else 0
+        if deaths >= MAX_DEATHS_LOADING:
+            raise LoadingDiedError(
+                f"the process ended {deaths} times while it loaded the network beside the one in use"
+            )
+        self._remember(loading=version, deaths_loading=deaths + 1)
+        try:
+            return self.load(version)
+        finally:
+            with contextlib.suppress(OSError):
+                self._remember(even_unwritten=True, deaths_loading=deaths)
+
     def bases(self) -> dict[str, Path]:
         """Return the networks that are kept, by their SHA-256: what deltas may start from."""
         return {manifest.files[MODEL_FILE].sha256: folder / MODEL_FILE for folder, manifest in self._kept()}
@@ -220,7 +258,7 @@ class ModelSlot:
         banned = self._banned_with(manifest.returns_from)
         older = [v for v in self._state.versions if v != manifest.version and v not in banned]
         versions = (manifest.version, *older)[:KEPT_VERSIONS]
-        returning = before is not None and before.manifest.version in banned
+        returning = self.running_version in manifest.returns_from
         self._remember(
             versions=versions,
             on_probation=not returning,

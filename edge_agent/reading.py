@@ -21,6 +21,7 @@ from protocol.topics import Kind
 from training.model.decode import is_dicom
 from training.model.preprocess import PREPROCESSING_VERSION
 from training.model.preprocess import Frame as Slice
+from training.model.reader import Reading
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class OriginalsPolicy:
         return ""
 
 
+class NetworkFaultError(RuntimeError):
+    """A network gave no answer to a slice; the message names what it raised."""
+
+
 Prepare = Callable[[bytes], Slice]
 """Makes of a captured frame's bytes what a network reads: uint8 [256, 256]."""
 
@@ -86,11 +91,12 @@ def read_slice(
 ) -> ReadSlice:
     """Prepare and read a frame; raises what `prepare` raises for one that shows no slice.
 
-    Raises `PictureRefusedError` for one that is more unlike what the network learnt from than `most_unlike`.
+    Raises `NetworkFaultError` where the network fails, and `PictureRefusedError` for a slice that is more unlike what
+    it learnt from than `most_unlike`.
     """
     started_s = time.perf_counter()
     pixels = prepare(frame.data)
-    reading, cost_ms = read_costed(model.reader, pixels, reading_clock())
+    reading, cost_ms = _read(model, pixels)
     refuse_unlike(reading, most_unlike)
     latency_ms = (time.perf_counter() - started_s) * 1000
     png = encode_png(pixels)
@@ -119,6 +125,13 @@ def read_slice(
     if not omitted:
         messages.append(_frame_message(said, frame, identity))
     return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages), pixels, cost_ms)
+
+
+def _read(model: ServedModel, pixels: Slice) -> tuple[Reading, float]:
+    try:
+        return read_costed(model.reader, pixels, reading_clock())
+    except Exception as error:  # onnxruntime's error classes share no public base
+        raise NetworkFaultError(f"{type(error).__name__}: {error}") from error
 
 
 def _diagnosis(said: SliceRead) -> Diagnosis:

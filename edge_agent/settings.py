@@ -51,7 +51,7 @@ class EdgeSettings(BaseModel):
     intake_file: Path | None = None
     """Network that tells whether a picture is an upright chest CT; default: the one that comes with the program."""
     trusted_keys_dir: Path
-    """Holds the *.pub.json files of those who may sign releases; assign/ in it those of the workers."""
+    """Holds the *.pub.json files of those who may sign releases, the first set; assign/ in it those of the workers."""
     trusted_threshold: int = Field(default=1, ge=1)
     """How many different trusted keys must have signed a release."""
     architectures: tuple[ShortText, ...] = ()

@@ -55,14 +55,14 @@ def stage(download: Download, slot: ModelSlot, trial: Trial) -> ServedModel | No
         return None
     folder = slot.store(manifest, download.envelope, files, download.indices())
     trial(folder, manifest)
-    return slot.load(manifest.version)
+    return slot.load_new(manifest.version)
 
 
 def stage_again(envelope: bytes, manifest: Manifest, slot: ModelSlot, trial: Trial) -> ServedModel:
     """Return a model whose files are here already: an earlier one, or one that a crash kept from being swapped in."""
     folder = slot.store(manifest, envelope, {}, {})
     trial(folder, manifest)
-    return slot.load(manifest.version)
+    return slot.load_new(manifest.version)
 
 
 def _apply(base: bytes, delta: bytes, size: int) -> bytes:

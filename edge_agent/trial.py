@@ -22,12 +22,7 @@ from training.model.reader import Calibration, NotFiniteError, UnreadableNetwork
 WATCH_S = 0.02
 """Between two looks at the process's memory."""
 MAX_ANSWER_BYTES = 65_536
-FLOOR_MB = 80.0
-"""What the process holds before it opens a network: Python, numpy, ONNX Runtime, onnx."""
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-MIB = 1024 * 1024
-
-TrialResult = Measured
 
 
 class SelfTestDifferenceError(SelfTestError):
@@ -64,14 +59,6 @@ class TrialBounds:
     timeout_s: float
 
 
-def default_memory_bound_mb(model_bytes: int) -> float:
-    """Return a bound on memory for a manifest that names none: loading takes up to 5 times a file of float32 weights.
-
-    Where they are float16 it takes 8 times the file.
-    """
-    return FLOOR_MB + 200 + 8 * model_bytes / MIB
-
-
 def try_model(
     folder: Path,
     bounds: TrialBounds,
@@ -79,7 +66,7 @@ def try_model(
     *,
     threads: int = 1,
     stopped: Callable[[], bool] = lambda: False,
-) -> TrialResult:
+) -> Measured:
     """Run the network in the folder on its golden slices, and return what was measured.
 
     Raises a `SelfTestError` or `StructureError` of the fault's name, `UnreadableNetworkError`, `TrialStoppedError`, or
@@ -103,7 +90,7 @@ def try_model(
     return judged(_parsed(answer, child.returncode), bounds)
 
 
-def judged(measured: Measured, bounds: TrialBounds) -> TrialResult:
+def judged(measured: Measured, bounds: TrialBounds) -> Measured:
     """Return what was measured if it is within the bounds, or raise the error that names what is not."""
     if not measured.difference <= bounds.golden_tolerance:  # NaN is no promise either
         raise SelfTestDifferenceError(

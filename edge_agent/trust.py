@@ -7,7 +7,7 @@ import structlog
 
 from edge_agent.durable import write_durably
 from protocol.assignment import Assignment, Seen, check_fresh, seen_of, trusted_assignment
-from protocol.errors import FrozenError, TrustError
+from protocol.errors import FrozenError, MessageTooLargeError, TrustError
 from protocol.rotation import KeySet, bundle, follow, unbundle
 from protocol.signing import TrustedKeys
 
@@ -27,7 +27,7 @@ class EdgeTrust:
         self._chain = [settings_keys]
         self._rotations: list[bytes] = []
         self._kept = 0
-        self._seen = Seen()
+        self._seen = self._kept_seen = Seen()
         self.assignment: Assignment | None = None
 
     @property
@@ -51,6 +51,7 @@ class EdgeTrust:
             log.error("key rotations not taken up", reason=str(error), next="they are heard again from the broker")
         try:
             self._assign((self._folder / ASSIGNED_FILE).read_bytes(), LONG_AGO)
+            self._kept_seen = self._seen
         except FileNotFoundError:
             pass
         except (OSError, TrustError) as error:
@@ -66,14 +67,12 @@ class EdgeTrust:
         log.warning("trusted keys exchanged", keys_version=self.keys.version)
         return True
 
-    def hear_assignment(self, envelope: bytes, now: datetime) -> bool:
-        """Take an assignment; say whether it is a new one. Raises `TrustError` or `OSError`."""
-        before = self._seen
+    def hear_assignment(self, envelope: bytes, now: datetime) -> None:
+        """Take an assignment, and write it if it is not written. Raises `TrustError`, or `OSError`: it counts then."""
         self._assign(envelope, now)
-        if self._seen == before:
-            return False
-        write_durably(self._folder / ASSIGNED_FILE, envelope)
-        return True
+        if self._kept_seen != self._seen:
+            write_durably(self._folder / ASSIGNED_FILE, envelope)
+            self._kept_seen = self._seen
 
     def frozen(self, now: datetime) -> str:
         """Say since when there has been no fresh assignment; empty while there is one, or never was any."""
@@ -86,21 +85,26 @@ class EdgeTrust:
         return ""
 
     def _follow(self, envelopes: tuple[bytes, ...]) -> None:
+        """Follow a chain to its end, or not at all: nothing that is appended to it leaves the edge half-way."""
+        followed: list[tuple[KeySet, bytes]] = []
+        keys = self.keys
         for envelope in envelopes:
-            keys = follow(self.keys, [envelope])
-            if keys.version > self.keys.version:
-                if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
-                    self._seen, self.assignment = Seen(), None
-                self._chain.append(keys)
-                self._rotations.append(envelope)
+            before, keys = keys, follow(keys, [envelope])
+            if keys.version > before.version:
+                followed.append((keys, envelope))
+        for keys, envelope in followed:
+            if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
+                self._seen, self.assignment = Seen(), None
+            self._chain.append(keys)
+            self._rotations.append(envelope)
 
     def _keep_rotations(self) -> None:
-        """Write the chain, if it is not written; where the disk does not take it, the keys count all the same."""
+        """Write the chain, if it is not written; where that cannot be done, the keys count all the same."""
         if self._rotations and self._kept < self.keys.version:
             try:
                 write_durably(self._folder / KEYS_FILE, bundle(self._rotations))
                 self._kept = self.keys.version
-            except OSError as error:
+            except (OSError, MessageTooLargeError) as error:
                 log.error("trusted keys not remembered", reason=str(error), next="free some space before a restart")
 
     def _assign(self, envelope: bytes, now: datetime) -> None:

@@ -25,7 +25,7 @@ from edge_agent.watch import Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
 from protocol.manifest import Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
-from training.model.reader import UnreadableNetworkError
+from training.model.reader import OutOfMemoryError, UnreadableNetworkError
 
 log = structlog.get_logger()
 
@@ -142,8 +142,11 @@ class Updater:
 
         A release waits for the end of a probation, so that there is always a proven model to return to.
         """
+        was_frozen = self._desired.frozen
         self._desired.step(now_s, now)
-        if now_s >= self._next_try_s:
+        if self._desired.frozen:
+            self._give_up()  # by old news nothing comes in; what is here already stays for a fresh word
+        elif was_frozen or now_s >= self._next_try_s:
             self._next_try_s = math.inf
             self._consider(now)
         self._now_s = now_s
@@ -199,7 +202,7 @@ class Updater:
         self._give_up()
         self._reports.compared = 0
         if manifest.model_ref == self._slot.running:
-            self._reports.say(self._reports.phase, manifest.version)
+            self._stay(manifest)
             return
         log.info("release offered", version=manifest.version)
         if self._slot.holds(manifest):
@@ -209,6 +212,12 @@ class Updater:
             self._stage(Staging(envelope, manifest, work))
             return
         self._delivery.begin(envelope, manifest)
+
+    def _stay(self, manifest: Manifest) -> None:
+        """Read on with what runs; from where a signed rollback leads back to it, this edge does not go any more."""
+        if not set(manifest.returns_from) <= set(self._slot.banned):
+            self._remembering(lambda: self._slot.ban(*manifest.returns_from))
+        self._reports.say(self._reports.phase, manifest.version)
 
     def _give_up(self) -> None:
         """Drop what is on its way."""
@@ -265,13 +274,17 @@ class Updater:
             if not staging.dropped:
                 self._no_answer(manifest, error)
             return
+        except (
+            OSError,
+            MemoryError,
+            OutOfMemoryError,
+        ) as error:  # a full box is not the release's fault: it may be offered again
+            if not staging.dropped:
+                self._box_refused(manifest.version, error)
+            return
         except (TrustError, StructureError, UnreadableNetworkError, SelfTestError) as error:
             if not staging.dropped:
                 self._reject(manifest, error)
-            return
-        except (OSError, MemoryError) as error:  # a full box is not the release's fault: it may be offered again
-            if not staging.dropped:
-                self._box_refused(manifest.version, error)
             return
         except Exception as error:  # whatever a release brings about, the agent goes on
             log.exception("release not tried", version=manifest.version)
@@ -290,7 +303,7 @@ class Updater:
         """Watch a model silently before the swap, where there is one to compare it with and to return to."""
         incumbent = self._slot.current
         if model.ref == self._slot.running:  # the edge went back to it by itself meanwhile
-            self._reports.say(self._reports.phase, model.manifest.version)
+            self._stay(model.manifest)
             return
         if incumbent is None or not self._pace.shadow_slices or self._leads_away(model.manifest):
             self._swap(model)
@@ -323,8 +336,8 @@ class Updater:
         else:
             self._try_later(manifest.version, named(error))
 
-    def _box_refused(self, version: int, error: OSError | MemoryError) -> None:
-        self._try_later(version, f"cannot be stored or tried here ({named(error)}); free some space")
+    def _box_refused(self, version: int, error: Exception) -> None:
+        self._try_later(version, f"cannot be stored or tried here ({named(error)}); free some disk or memory")
 
     def _try_later(self, version: int, reason: str) -> None:
         """Say why it takes so long: not as a rejection, which would count against the release in its rollout."""

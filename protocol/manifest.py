@@ -23,7 +23,6 @@ from protocol.messages import ModelRef, Part, Probability, Sha256, ShortText
 from protocol.signed_payload import supported_fields
 from protocol.signing import TrustedKeys, payload_of, verify
 
-MANIFEST_TYPE = "sliceloop.manifest"
 MANIFEST_MAJOR = 2
 READABLE_MAJORS = frozenset({1, MANIFEST_MAJOR})
 """A release of major 1 that runs on an edge goes on; it cannot be fetched any more."""

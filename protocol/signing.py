@@ -91,7 +91,7 @@ def verify(envelope: bytes, trusted: TrustedKeys, payload_type: str = MANIFEST_P
     signed_by = {str(key.keyval["public"]) for key in named if _is_signed_by(parsed, key)}
     known = ", ".join(key.keyid[:12] for key in trusted.keys) or "none"
     if not named:
-        raise WrongKeyError(f"signed by no trusted key (trusted: {known}); has this edge the release's keys?")
+        raise WrongKeyError(f"signed by no trusted key (trusted: {known}); are the keys here those of who signs this?")
     if not signed_by:
         raise TamperedError(f"the signature of {named[0].keyid[:12]} is not one of these bytes")
     if not 1 <= trusted.threshold <= len(signed_by):

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 import cbor2
 import numpy as np
@@ -345,6 +346,14 @@ def die_reading(slot: ModelSlot) -> None:
     with slot.trying():
         left = (slot.folder / ACTIVE_FILE).read_bytes()
     (slot.folder / ACTIVE_FILE).write_bytes(left)
+
+
+def die_loading(slot: ModelSlot, version: int) -> None:
+    """Leave the slot's folder as a process leaves it that ends while it loads a new network."""
+    left = []
+    with patch.object(slot, "load", lambda _: left.append((slot.folder / ACTIVE_FILE).read_bytes())):
+        slot.load_new(version)
+    (slot.folder / ACTIVE_FILE).write_bytes(left[0])
 
 
 def trusted_folder(folder: Path) -> Path:

@@ -6,13 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_parts import NOW, TRUSTED, TinyRelease, die_reading, filled_slot, golden, golden_slices, network, release
+from edge_parts import (
+    NOW,
+    TRUSTED,
+    TinyRelease,
+    die_loading,
+    die_reading,
+    filled_slot,
+    golden,
+    golden_slices,
+    network,
+    release,
+)
 
 from edge_agent.durable import write_durably
 from edge_agent.model_slot import (
     ACTIVE_FILE,
     ENVELOPE_FILE,
+    MAX_DEATHS_LOADING,
     MAX_DEATHS_ON_PROBATION,
+    LoadingDiedError,
     ModelSlot,
     SelfTestError,
     self_test,
@@ -104,6 +117,16 @@ def test_without_its_active_file_an_edge_reads_with_the_oldest_model(tmp_path: P
     assert slot.facts.highest_version == 3
 
 
+def test_what_was_stored_and_not_activated_does_not_read(tmp_path: Path) -> None:
+    """When the power goes while the first release of an edge is tried, it is tried again before it reads."""
+    slot, first = ModelSlot(tmp_path, [TRUSTED]), release(1)
+    slot.store(first.manifest, first.envelope, first.files, {})
+    again = restarted(tmp_path)
+    assert again.current is None
+    assert again.facts.highest_version == 0
+    assert again.holds(first.manifest)
+
+
 def test_active_file_may_name_what_is_not_there(tmp_path: Path) -> None:
     """Versions without a folder are passed over."""
     filled_slot(tmp_path)
@@ -191,6 +214,30 @@ def test_a_death_on_a_proven_model_does_not_count(tmp_path: Path) -> None:
     assert restarted(tmp_path).running_version == 2
 
 
+def test_a_network_under_whose_loading_the_process_dies_is_refused_in_the_end(tmp_path: Path) -> None:
+    """A box that cannot hold two networks is not started again and again: after some deaths it keeps the one it has."""
+    slot, second = filled_slot(tmp_path), release(2)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING):
+        die_loading(restarted(tmp_path), 2)
+    with pytest.raises(LoadingDiedError):
+        restarted(tmp_path).load_new(2)
+    assert restarted(tmp_path).running_version == 1
+
+
+def test_a_network_that_is_loaded_at_last_is_not_suspected_any_more(tmp_path: Path) -> None:
+    """Deaths count for one release alone: the power may have gone."""
+    slot, second, third = filled_slot(tmp_path), release(2), release(3)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING - 1):
+        die_loading(restarted(tmp_path), 2)
+    slot = restarted(tmp_path)
+    slot.activate(slot.load_new(2))
+    slot.store(third.manifest, third.envelope, third.files, {})
+    die_loading(restarted(tmp_path), 3)
+    assert restarted(tmp_path).load_new(3).manifest.version == 3
+
+
 def test_a_probation_that_ends_while_a_slice_is_read_stays_ended(tmp_path: Path) -> None:
     """The count of the reading thread does not undo what the link's thread has done meanwhile."""
     slot, third = on_probation(tmp_path, release(1)), release(3)
@@ -235,6 +282,16 @@ def test_a_roll_back_that_cannot_be_written_still_happens(tmp_path: Path) -> Non
     with pytest.raises(OSError):
         slot.roll_back()
     assert slot.running_version == 1
+
+
+def test_a_full_disk_keeps_no_edge_from_starting(tmp_path: Path) -> None:
+    """A model under which the process died is out of use from the start on, though that cannot be written."""
+    on_probation(tmp_path, release(1))
+    for _ in range(MAX_DEATHS_ON_PROBATION):
+        die_reading(restarted(tmp_path))
+    (tmp_path / f"{ACTIVE_FILE}.part").mkdir()
+    assert restarted(tmp_path).running_version == 1
+    assert restarted(tmp_path).banned == (2,)
 
 
 @pytest.mark.parametrize(

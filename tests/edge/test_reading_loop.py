@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from edge_parts import (
@@ -27,7 +28,10 @@ from edge_parts import (
     slice_file,
 )
 
-from edge_agent.app import ReadingLoop
+from broker.errors import WindowFullError
+from broker.messages import Outbound
+from broker.session import Session
+from edge_agent.app import MAX_FAILURES, ReadingLoop
 from edge_agent.capture.replay import ReplaySource
 from edge_agent.inlet import FolderInlet
 from edge_agent.link import Link
@@ -36,7 +40,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy
 from edge_agent.settings import EdgeSettings, ReplaySettings
 from protocol.codec import decode
-from protocol.messages import ModelPhase, SliceRead
+from protocol.messages import ModelPhase, ModelReported, SliceRead
 from protocol.topics import Kind
 from training.model.reader import Calibration, OnnxReader
 
@@ -230,3 +234,48 @@ def test_a_model_that_fails_on_a_slice_is_rolled_back_and_the_slice_is_read(benc
     assert edge.link.updater.reported.phase is ModelPhase.ROLLED_BACK
     assert "NotFiniteError" in edge.link.updater.reported.reason
     assert [slice_.reading.model.version for slice_ in edge.read()] == [1]
+
+
+def test_a_picture_that_cannot_be_prepared_says_nothing_of_the_network(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever preparation raises on a model's probation: the picture is refused in the end, and the model stays."""
+    edge = bench()
+    edge.bring(release(2))
+    (edge.inbox / "a.png").write_bytes(slice_file(0))
+
+    def fail(_inlet: FolderInlet, _data: bytes) -> None:
+        raise cv2.error("(-215:Assertion failed) !_src.empty()")
+
+    with monkeypatch.context() as spoiled:
+        spoiled.setattr(FolderInlet, "prepare", fail)
+        said = edge.rounds(MAX_FAILURES)
+    assert "a slice could not be prepared; it is read again" in said[0]
+    assert said[-1] == ""
+    assert edge.outbox.refused_count() == 1
+    assert edge.slot.running_version == 2
+    assert edge.slot.banned == ()
+
+
+def test_a_report_that_finds_no_room_on_the_line_is_said_later(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While slices fill the window of a slow line a release may come to its end: its rollout waits for that report."""
+    link, full, said = bench().link, [True], list[ModelReported]()
+
+    def publish(_session: Session, outbound: Outbound) -> None:
+        if full:
+            raise WindowFullError(50)
+        if outbound.topic.endswith(Kind.MODEL_REPORTED):
+            message = decode(Kind.MODEL_REPORTED, outbound.payload, outbound.user_properties).message
+            assert isinstance(message, ModelReported)
+            said.append(message)
+
+    monkeypatch.setattr(Session, "connected", True)
+    monkeypatch.setattr(Session, "publish", publish)
+    link.updater.offer(b"garbage", NOW)
+    link.step(0.0)
+    full.clear()
+    link.step(1.0)
+    link.step(2.0)
+    assert [report.phase for report in said] == [ModelPhase.REJECTED]

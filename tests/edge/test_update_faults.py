@@ -19,27 +19,34 @@ from edge_parts import (
     KEYS,
     NOW,
     SIGNER,
+    TRUSTED,
     AtOnce,
     TalkingUpdater,
     assigned,
+    die_loading,
     filled_slot,
+    reading_of,
     release,
     untried,
     wait_until,
 )
+from securesystemslib.signer import CryptoSigner
 
 from edge_agent.by_url import Run, UrlFetch
 from edge_agent.delivery import PATIENCE_S
 from edge_agent.download import MOST_WINDOW_BYTES, Way
-from edge_agent.model_slot import SelfTestError, ServedModel
+from edge_agent.model_slot import MAX_DEATHS_LOADING, ModelSlot, SelfTestError, ServedModel
+from edge_agent.staging import Trial
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
-from edge_agent.trust import KEYS_FILE, EdgeTrust
+from edge_agent.trust import ASSIGNED_FILE, KEYS_FILE, EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
 from protocol.chunks import Chunk, sha256_of
+from protocol.errors import ReplayedAssignmentError
 from protocol.manifest import MODEL_FILE, Manifest
 from protocol.messages import ModelPhase
 from protocol.rotation import KeyRotation, bundle, sign_rotation
-from protocol.signing import generate_signer, public_key_json
+from protocol.signing import MAX_ENVELOPE_BYTES, generate_signer, public_key_json
+from training.model.reader import OutOfMemoryError
 
 
 @pytest.fixture
@@ -59,6 +66,42 @@ def test_a_fresh_assignment_ends_a_freeze(edge: TalkingUpdater) -> None:
     assert "FrozenError" in edge.last.reason
     edge.updater.hear_assignment(assigned(second, 2, now=late), late)
     edge.give_wanted(second)
+    assert edge.slot.running_version == 2
+
+
+def test_a_freeze_stops_a_download(edge: TalkingUpdater) -> None:
+    """When the assignment expires under way nothing more is fetched; once news is fresh again the rest is."""
+    second, late = release(2), NOW + timedelta(days=4)
+    edge.offer(second)
+    edge.step()
+    for sha256 in second.wanted(edge.requests[0]):
+        edge.give(sha256, second.chunks[sha256])
+    asked = len(edge.requests)
+    edge.step(CHUNK_TIMEOUT_S, late)
+    edge.step(2 * CHUNK_TIMEOUT_S, late)
+    assert len(edge.requests) == asked
+    assert "FrozenError" in edge.last.reason
+    edge.give_wanted(second, 3 * CHUNK_TIMEOUT_S)  # the clock was wrong, and is right again
+    assert edge.slot.running_version == 2
+
+
+def test_a_freeze_stops_a_candidate(tmp_path: Path) -> None:
+    """What nobody stands for any more does not take the place of the model in use, however long it is watched."""
+    edge, second = TalkingUpdater(filled_slot(tmp_path / "models"), shadow_slices=2), release(2)
+    late = NOW + timedelta(days=4)
+    edge.bring(second)
+    edge.step(1.0, late)
+    model = edge.slot.current
+    assert model is not None
+    for number in range(5):
+        edge.updater.slice_was_read(1, reading_of(model, number))
+        edge.step(now=late)
+    assert edge.slot.running_version == 1
+    edge.assign(second, late)
+    edge.step(now=late)
+    for number in range(2):
+        edge.updater.slice_was_read(1, reading_of(model, number))
+        edge.step(now=late)
     assert edge.slot.running_version == 2
 
 
@@ -99,7 +142,14 @@ def test_a_trial_that_the_agents_end_stopped_bans_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [TrialTimeoutError("no answer"), TrialDiedError("killed"), MemoryError(), OSError(errno.EAGAIN, "fork")]
+    "error",
+    [
+        TrialTimeoutError("no answer"),
+        TrialDiedError("killed"),
+        MemoryError(),
+        OutOfMemoryError("no memory to load the network"),
+        OSError(errno.EAGAIN, "fork"),
+    ],
 )
 def test_a_box_that_was_busy_or_full_for_a_while_bans_nothing(tmp_path: Path, error: Exception) -> None:
     """A trial without an answer says little of the network: it is tried again a minute later, without the cloud."""
@@ -123,6 +173,28 @@ def test_a_network_that_never_answers_is_banned_in_the_end(tmp_path: Path) -> No
     assert edge.slot.banned == (2,)
     assert edge.last.phase is ModelPhase.REJECTED
     assert "TrialTimeoutError" in edge.last.reason
+
+
+def test_a_release_that_ends_the_agent_when_it_is_loaded_is_banned_in_the_end(tmp_path: Path) -> None:
+    """Its trial goes well, since it is alone there; beside the model in use it is too much: the edge reads on."""
+    slot, second = filled_slot(tmp_path / "models"), release(2)
+    slot.store(second.manifest, second.envelope, second.files, {})
+    for _ in range(MAX_DEATHS_LOADING):
+        slot = opened(tmp_path / "models")
+        die_loading(slot, 2)
+    edge = TalkingUpdater(opened(tmp_path / "models"))
+    edge.bring(second)
+    assert edge.last.phase is ModelPhase.REJECTED
+    assert "LoadingDiedError" in edge.last.reason
+    assert edge.last.banned == (2,)
+    assert edge.slot.running_version == 1
+
+
+def opened(folder: Path) -> ModelSlot:
+    """Start on a slot's folder."""
+    slot = ModelSlot(folder, [TRUSTED])
+    slot.load_active()
+    return slot
 
 
 def test_a_disk_that_fails_to_read_costs_bytes_and_no_agent(
@@ -159,9 +231,25 @@ def test_what_was_given_up_does_not_fill_the_disk(edge: TalkingUpdater, monkeypa
     assert edge.slot.running_version == 3
 
 
-def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) -> None:
-    """A release by new keys is not banned because these could not be written; they are written when there is room."""
-    young = generate_signer()
+def test_an_assignment_is_written_as_soon_as_there_is_room(edge: TalkingUpdater) -> None:
+    """One that came while the disk was full counts at once; when it comes again it is kept, and replays are refused."""
+    folder = edge.slot.folder.parent / "trust"
+    full = folder / f"{ASSIGNED_FILE}.part"
+    full.mkdir(parents=True)
+    newest = assigned(release(3), 9)
+    edge.updater.hear_assignment(newest, NOW)
+    assert edge.last.assignment == 9
+    assert "free some space" in edge.last.reason
+    full.rmdir()
+    edge.updater.hear_assignment(newest, NOW)
+    after = EdgeTrust(folder, KEYS, site="site-a", edge="edge-1")
+    after.load()
+    with pytest.raises(ReplayedAssignmentError):
+        after.hear_assignment(assigned(release(2), 8), NOW)
+
+
+def handed_on(young: CryptoSigner) -> bytes:
+    """Return the rotation by which a young key takes the release key's place."""
     rotation = KeyRotation.model_validate(
         {
             "version": 2,
@@ -171,7 +259,13 @@ def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) 
             "assign_keys": [json.loads(public_key_json(ASSIGNER))],
         }
     )
-    said = bundle([sign_rotation(rotation, [SIGNER], [young])])
+    return sign_rotation(rotation, [SIGNER], [young])
+
+
+def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) -> None:
+    """A release by new keys is not banned because these could not be written; they are written when there is room."""
+    young = generate_signer()
+    said = bundle([handed_on(young)])
     full = edge.slot.folder.parent / "trust" / f"{KEYS_FILE}.part"
     full.mkdir(parents=True)
     edge.updater.hear_keys(said, NOW)
@@ -183,6 +277,34 @@ def test_new_keys_count_though_the_disk_did_not_take_them(edge: TalkingUpdater) 
     after = EdgeTrust(edge.slot.folder.parent / "trust", KEYS, site="site-a", edge="edge-1")
     after.load()
     assert after.keys.version == 2
+
+
+def padded(link: dict[str, object]) -> dict[str, object]:
+    """Say besides what makes a chain that may just be heard too long to be written: letters that JSON spells out."""
+    room = MAX_ENVELOPE_BYTES - len(json.dumps(link | {"unsigned": ""}))
+    spelt_out = chr(233) * 10
+    return link | {"unsigned": spelt_out + "x" * (room - len(json.dumps(spelt_out)) + 2)}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda link: [link, {}],
+        lambda link: [padded(link)],
+    ],
+    ids=["garbage behind it", "larger when it is written"],
+)
+def test_a_chain_that_was_spoiled_on_its_way_bans_no_release(
+    edge: TalkingUpdater, spoil: Callable[[dict[str, object]], list[dict[str, object]]]
+) -> None:
+    """Whoever carries the message may add to it: the edge has the old keys, or the new ones wherever they count."""
+    young = generate_signer()
+    spoiled = json.dumps({"rotations": spoil(json.loads(handed_on(young)))}, ensure_ascii=False).encode()
+    edge.updater.hear_keys(spoiled, NOW)
+    edge.updater.hear_keys(bundle([handed_on(young)]), NOW)
+    edge.bring(release(2, signer=young))
+    assert edge.slot.banned == ()
+    assert edge.slot.running_version == 2
 
 
 def test_a_trial_may_say_whatever_it_likes(tmp_path: Path) -> None:
@@ -245,21 +367,30 @@ class Later:
         """Do all that waits."""
         while self._waiting:
             future, work = self._waiting.pop(0)
-            future.set_result(work())
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001  as a pool does
+                future.set_exception(error)
 
 
-def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: Path) -> None:
-    """While the predecessor is tried again, the edge rolls back to it: it is not put on probation beside itself."""
-    second, third, later = release(2), release(3), Later()
-    edge = TalkingUpdater(filled_slot(tmp_path / "models", second), probation_slices=20)
-    edge.bring(third)
+def on_probation(folder: Path, later: Later, trial: Trial = untried) -> TalkingUpdater:
+    """Return an edge with release 3 on probation after 2, which stages when it is told to."""
+    edge = TalkingUpdater(filled_slot(folder / "models", release(2)), probation_slices=20)
+    edge.bring(release(3))
     edge.updater = Updater(
         edge.slot,
         edge.trust,
         Pace(0, 20, Way(CHUNK_TIMEOUT_S)),
         Voice(edge.reports.append, edge.requests.append, edge.shared.append),
-        Proving(later, untried, AtOnce),
+        Proving(later, trial, AtOnce),
     )
+    return edge
+
+
+def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: Path) -> None:
+    """While the predecessor is tried again, the edge rolls back to it: it is not put on probation beside itself."""
+    later = Later()
+    edge = on_probation(tmp_path, later)
     back = release(2, returns_from=(3,))
     edge.offer(back)
     edge.read_slices(1, fault="NotFiniteError")
@@ -269,6 +400,22 @@ def test_a_way_back_that_the_edge_took_by_itself_meanwhile_is_no_news(tmp_path: 
     assert not edge.slot.on_probation
     assert edge.last.banned == (3,)
     assert edge.last.phase is ModelPhase.ACTIVE
+
+
+def test_after_a_model_that_failed_its_trial_in_use_the_next_one_has_its_probation(tmp_path: Path) -> None:
+    """Only a signed rollback spares it: the edge rolled back by itself to a model that was just banned."""
+    later = Later()
+    edge = on_probation(tmp_path, later, failing([SelfTestError("another answer")]))
+    edge.offer(release(2, returns_from=(3,)))
+    edge.read_slices(1, fault="NotFiniteError")
+    later.work()
+    edge.step()
+    assert edge.last.banned == (3, 2)
+    edge.bring(release(4))
+    later.work()
+    edge.step()
+    assert edge.slot.running_version == 4
+    assert edge.slot.on_probation
 
 
 # By URL.

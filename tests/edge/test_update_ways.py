@@ -137,6 +137,14 @@ def test_a_candidate_gives_way_to_a_newer_one(edge: TalkingUpdater) -> None:
     assert edge.last.banned == ()
 
 
+def test_candidates_that_gave_way_do_not_fill_the_disk(edge: TalkingUpdater) -> None:
+    """However many come before one of them reads: beside what has read there is the newest alone."""
+    for version in range(2, 6):
+        edge.bring(release(version))
+        assert edge.last.phase is ModelPhase.SHADOW
+    assert sorted(path.name for path in edge.slot.folder.glob("0*")) == ["00000001", "00000005"]
+
+
 def test_a_candidate_is_dropped_when_the_assignment_returns(edge: TalkingUpdater) -> None:
     """An engineer who assigns the running version again stops the candidate before it reads."""
     first = release(1)
@@ -238,6 +246,19 @@ def test_a_signed_rollback_goes_back_at_once_and_bans(tmp_path: Path) -> None:
     assert restarted(edge).slot.running_version == 2
     edge.bring(release(4))
     assert edge.slot.running_version == 4
+
+
+def test_a_signed_rollback_bans_where_what_it_leads_away_from_never_read(tmp_path: Path) -> None:
+    """An edge that still runs what the others go back to takes what was withdrawn no more, whoever assigns it."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models", release(2)), shadow_slices=SHADOW_SLICES)
+    third = release(3)
+    edge.bring(third)
+    edge.bring(release(2, returns_from=(3,)))
+    assert edge.last.phase is ModelPhase.ACTIVE
+    assert edge.last.banned == (3,)
+    edge.bring(third)
+    assert "BannedVersionError" in edge.last.reason
+    assert restarted(edge).slot.banned == (3,)
 
 
 # The shortest way.

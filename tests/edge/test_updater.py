@@ -140,11 +140,15 @@ def test_a_release_that_is_offered_again_changes_nothing(edge: TalkingUpdater) -
 
 def test_a_newer_release_takes_the_place_of_a_download(edge: TalkingUpdater) -> None:
     """While one release is on its way a newer one may come; chunks that both share are not fetched twice."""
-    same_model = network((1, 2, 3))
-    edge.updater.offer(release(2, same_model).envelope, NOW)
-    edge.step(0.0)
-    edge.bring(release(3, same_model))
+    second, third = (release(version, network((1, 2, 3)), temperature=1.0 + version) for version in (2, 3))
+    asked = begun(edge, second)
+    for sha256 in asked:
+        edge.give(sha256, second.chunks[sha256])
+    edge.requests.clear()
+    edge.bring(third)
     assert edge.slot.running_version == 3
+    assert asked
+    assert not {sha256 for request in edge.requests for sha256 in third.wanted(request)} & set(asked)
 
 
 # What must not run.
@@ -315,24 +319,44 @@ def test_readings_of_the_predecessor_do_not_count(edge: TalkingUpdater) -> None:
     assert edge.slot.running_version == 2
 
 
+class Interrupted(ModelSlot):
+    """A slot with something that happens between any two of its steps."""
+
+    between: Callable[[], None] = staticmethod(lambda: None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self.between()
+
+
+def test_a_fault_of_the_predecessor_in_the_midst_of_the_swap_does_not_count(tmp_path: Path) -> None:
+    """The reading thread may fail with the old model at any moment of the swap: that is not the new one's fault."""
+    filled_slot(tmp_path / "models")
+    slot = Interrupted(tmp_path / "models", [TRUSTED])
+    slot.load_active()
+    edge = TalkingUpdater(slot)
+    slot.__dict__["between"] = lambda: edge.updater.slice_was_read(1, fault="a fault of the old model")
+    edge.bring(release(2))
+    edge.step()
+    assert edge.last.phase is ModelPhase.PROBATION
+    assert slot.running_version == 2
+
+
 @pytest.mark.parametrize(
     "disturbance",
-    [
-        b"garbage",
-        release(3, signer=generate_signer()).envelope,
-        release(1).envelope,
-        release(2).envelope,
-        release(3).envelope,
-    ],
+    [release(3, signer=generate_signer()), release(1), release(2), release(3)],
+    ids=["a stranger's", "an older one", "itself", "a newer one"],
 )
-def test_nothing_that_is_offered_ends_a_probation(edge: TalkingUpdater, disturbance: bytes) -> None:
-    """Whatever is offered in the midst of it, good or bad: a model that fails is still rolled back."""
+def test_nothing_that_is_offered_ends_a_probation(edge: TalkingUpdater, disturbance: TinyRelease) -> None:
+    """Whatever is assigned and brought in the midst of it, good or bad: a model that fails is still rolled back."""
     edge.bring(release(2))
-    edge.updater.offer(disturbance, NOW)
-    edge.step(0.0)
+    edge.updater.offer(b"garbage", NOW)
+    edge.bring(disturbance)
+    assert edge.slot.running_version == 2
     edge.read_slices(1, fault="NotFiniteError")
-    assert edge.slot.running_version == 1
     assert ModelPhase.ROLLED_BACK in edge.phases
+    assert edge.last.banned == (2,)
+    assert edge.slot.running_version in (1, 3)
 
 
 @pytest.mark.parametrize("disturbance", [b"garbage", release(1).envelope])
@@ -444,6 +468,19 @@ def test_a_roll_back_needs_no_disk(edge: TalkingUpdater) -> None:
     edge.read_slices(1, fault="NotFiniteError")
     assert edge.slot.running_version == 1
     assert edge.last.phase is ModelPhase.ROLLED_BACK
+
+
+def test_the_end_of_a_probation_needs_no_disk(edge: TalkingUpdater) -> None:
+    """It is said once, and the next release may come, although active.json cannot be written."""
+    edge.bring(release(2))
+    full = edge.slot.folder / f"{ACTIVE_FILE}.part"
+    full.mkdir()
+    edge.read_slices(PROBATION_SLICES + 3)
+    assert [report.phase for report in edge.reports].count(ModelPhase.ACTIVE) == 1
+    assert not edge.slot.on_probation
+    full.rmdir()
+    edge.bring(release(3))
+    assert edge.slot.running_version == 3
 
 
 def test_the_slot_is_never_without_a_model(edge: TalkingUpdater) -> None:

@@ -1,6 +1,7 @@
 """A network's logits become a reading by name, and what is no network of ours is refused before it is used."""
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from training.model.reader import (
     Calibration,
     NotFiniteError,
     OnnxReader,
+    OutOfMemoryError,
     UnreadableNetworkError,
     best_providers,
     verdict,
@@ -213,6 +215,14 @@ def test_a_network_with_another_signature_is_refused(model: bytes, fault: str) -
     """Another input, size, output or number of classes is named when the network is loaded, not at the first slice."""
     with pytest.raises(UnreadableNetworkError, match=fault):
         OnnxReader(model, Calibration())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Exception during loading: std::bad_alloc")])
+def test_a_network_that_finds_no_memory_is_no_bad_network(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the runtime says it, a box that is short of memory is told apart from bytes that are no network."""
+    monkeypatch.setattr("onnxruntime.InferenceSession", Mock(side_effect=error))
+    with pytest.raises(OutOfMemoryError):
+        OnnxReader(network(), Calibration())
 
 
 def test_a_network_for_other_labels_is_refused() -> None:

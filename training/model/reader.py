@@ -14,10 +14,16 @@ INPUT_NAME = "slice"
 LOGITS, FEATURES, ACTIVATION_MAP = "logits", "features", "activation_map"
 UNLIKENESS = "unlikeness"
 """Networks of earlier releases do not have it."""
+NO_MEMORY = "std::bad_alloc"
+"""So says onnxruntime what Python calls a `MemoryError`."""
 
 
 class UnreadableNetworkError(ValueError):
     """The bytes are no ONNX network of ours; the message says what is missing."""
+
+
+class OutOfMemoryError(UnreadableNetworkError):
+    """The machine lacks the memory to load the network just now: that says little of it."""
 
 
 class NotFiniteError(UnreadableNetworkError):
@@ -53,7 +59,7 @@ class OnnxReader:
     """One loaded network; creating it loads the graph, so that a broken one is found before it is swapped in."""
 
     def __init__(self, model: bytes, calibration: Calibration, *, threads: int = 1) -> None:
-        """Load the ONNX bytes on the best provider; raises `UnreadableNetworkError`."""
+        """Load the ONNX bytes on the best provider; raises `UnreadableNetworkError`, of which one is no memory."""
         self.calibration = calibration
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -62,6 +68,8 @@ class OnnxReader:
         try:
             self._session = ort.InferenceSession(model, options, providers=best_providers())
         except Exception as error:  # onnxruntime's error classes share no public base
+            if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+                raise OutOfMemoryError(f"no memory to load the network: {str(error)[:200]}") from error
             raise UnreadableNetworkError(f"not a readable ONNX network: {str(error)[:200]}") from error
         _check_signature(self._session, len(calibration.labels))
         self.tells_unlikeness = UNLIKENESS in {node.name for node in self._session.get_outputs()}
