@@ -13,6 +13,8 @@ from protocol.messages import ShortText
 from protocol.topics import TopicId
 
 KIB = 1024
+MAX_KEPT_SLICES = 1_000
+"""Of each label: four digits in a name."""
 OUTBOX_FILE = "outbox.sqlite"
 """In the data folder."""
 
@@ -84,6 +86,8 @@ class EdgeSettings(BaseModel):
     """Slices that a new model reads silently beside the one in use before it takes its place; 0: none."""
     probation_slices: int = Field(default=50, ge=1)
     """Slices that a new model must read without a fault, the one before it silently beside, before it is active."""
+    kept_slices: int = Field(default=64, ge=0, le=MAX_KEPT_SLICES)
+    """Of each label, one a patient, that stay in `data_dir` for a new model to read before the swap; 0: none."""
     trial_timeout_s: float = Field(default=120.0, gt=0)
     """A network that has not read its golden slices by then, in three trials, is refused."""
     max_model_bytes: int = Field(default=MAX_MODEL_BYTES, ge=1)
