@@ -1,4 +1,4 @@
-"""Slices of each label stay on the box: one a patient, unnamed, bounded, and whatever the disk does harms no reading."""
+"""Slices of each label stay on the box: one a patient, unnamed, bounded; whatever the disk does harms no reading."""
 
 import os
 import time
