@@ -73,7 +73,7 @@ class EdgeSettings(BaseModel):
     max_wait_s: float = Field(default=3600.0, gt=0)
     """A message that waited longer goes before younger ones, however urgent these are."""
     outbox_key_file: Path | None = None
-    """Encrypts what waits in the outbox; `sliceloop keys outbox FILE` makes one. Without it the outbox is lost."""
+    """Encrypts outbox and kept slices; `sliceloop keys outbox FILE` makes one. Without it what waits is lost."""
     max_file_bytes: int = Field(default=64 * KIB * KIB, ge=1)
     """A larger file is refused unread."""
     receipt_timeout_s: float = Field(default=15.0, gt=0)

@@ -173,10 +173,10 @@ def _fill(folder: Path) -> str:
     """Make an edge that reads with version 1, and has kept slices; return what is wrong."""
     filled_slot(folder / "models", tiny(1))
     kept = KeptSlices(folder / "kept", KEPT)
-    for number, pixels in enumerate(_slices()):
+    for patient in range(10):
         for label in LABELS:
-            kept.offer(pixels, Said(label), f"patient {number}")
-    return "" if list(kept.slices()) else "nothing was kept"
+            kept.offer(_slices()[0], Said(label), f"patient {patient}")
+    return "" if len(list(kept.slices())) == KEPT * len(LABELS) else "a slot is empty"
 
 
 def _wrong_reading(slot: ModelSlot, versions: tuple[int, int]) -> str:
