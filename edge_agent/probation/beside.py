@@ -66,10 +66,11 @@ class Beside:
     ) -> None:
         """Remember the silent network and who hears of it, in the silent thread (of a hang, in that which steps).
 
-        Kept slices are for a silent candidate: it reads them, and the incumbent too, while no live one waits.
+        Kept slices are for a silent candidate: it reads them, and the incumbent too, while no live one waits, and one
+        after each live one: a loop that never rests would else keep them off for ever.
         """
         self._reader, self._role, self._on_pair, self._on_fault = reader, role, on_pair, on_fault
-        self._kept = kept
+        self._kept, self._kept_is_due = kept, False
         self._duty, self._join_timeout_s, self._overdue_s = duty, join_timeout_s, overdue_s
         self._clock = clock or reading_clock()
         self._changed = threading.Condition()
@@ -126,15 +127,17 @@ class Beside:
             self._rest((time.monotonic() - started_s) * (1 / self._duty - 1))
 
     def _next(self) -> Callable[[], None] | None:
-        """Return the comparison of the slice that waits longest, else of a kept one, or None after the stop."""
+        """Return the comparison of the live slice that waits longest, or of a kept one, or None after the stop."""
         kept = self._kept if self._kept is not None and not self._kept.done else None
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._waiting or kept)
             if self._stopped:
                 return None
-            if self._waiting:
+            if self._waiting and not (kept and self._kept_is_due):
+                self._kept_is_due = True
                 return partial(self._compare, self._waiting.popleft())
         assert kept is not None, "it is what was waited for"
+        self._kept_is_due = False
         return partial(self._compare_kept, kept)
 
     def _rest(self, seconds: float) -> None:

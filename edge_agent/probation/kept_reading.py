@@ -1,4 +1,4 @@
-"""Kept slices that both networks read silently, one after another, while no live slice waits."""
+"""Kept slices that both networks read silently, one after another, between the live ones."""
 
 from collections.abc import Callable, Iterator
 

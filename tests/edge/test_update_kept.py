@@ -100,6 +100,7 @@ def test_a_network_that_never_says_covid_is_refused_in_the_shadow_where_all_is_n
     wait_until(partial(is_reported, edge, ModelPhase.REJECTED), "the refusal")
     edge.updater.close()
     assert edge.last.reason.startswith("beside the model in use: ")
+    assert "kept" in edge.last.reason
     assert "release 1" in edge.last.reason
     assert edge.last.banned == (2,)
     assert edge.slot.running_version == 1
