@@ -20,9 +20,11 @@ from edge_agent.capture.frame import CapturedFrame, FrameRefusedError, SourceErr
 from edge_agent.develop import PictureRefusedError
 from edge_agent.durable import write_durably
 from edge_agent.inlet import Inlet, open_inlet
+from edge_agent.kept import KeptSlices
 from edge_agent.link import Link
 from edge_agent.model_slot import ModelSlot
 from edge_agent.outbox import Outbox, OutboxError
+from edge_agent.outbox.cipher import cipher_of
 from edge_agent.priority import priority
 from edge_agent.reading import EdgeIdentity, NetworkFaultError, OriginalsPolicy, ReadSlice, read_slice
 from edge_agent.settings import EdgeSettings
@@ -49,6 +51,8 @@ ENVELOPE_BYTES = 4096
 """Room that topic and user properties take besides an original's bytes."""
 TRIED_WITH = "onnx"
 """Takes a network's file apart in the process where it is tried; the agent itself does not load it."""
+KEPT_FOLDER = "kept"
+"""In the data folder."""
 LOCK_FILE = "edge.lock"
 """In the data folder; locked as long as an edge uses it."""
 
@@ -75,7 +79,9 @@ def run_edge(settings: EdgeSettings, broker: BrokerSettings, stop: threading.Eve
         )
         slot.load_active()
         outbox = stack.enter_context(settings.outbox())
-        proving = Proving(stack.enter_context(StagingThread()), _trial(settings, stop), in_a_thread)
+        kept = KeptSlices(settings.data_dir / KEPT_FOLDER, settings.kept_slices, cipher_of(settings.outbox_key_file))
+        kept.tidy()
+        proving = Proving(stack.enter_context(StagingThread()), _trial(settings, stop), in_a_thread, kept)
         link = Link(settings, broker, identity, outbox, slot, trust, proving, f"sliceloop {version('sliceloop')}")
         inlet = stack.enter_context(open_inlet(settings, identity.boot_id, outbox, stop))
         originals = OriginalsPolicy(

@@ -78,6 +78,8 @@ class ReadSlice:
     pixels: Slice
     cost_ms: float
     """What the network's reading cost this thread, to be compared with another network's."""
+    patient_key: str = ""
+    """Empty where nobody knows whose it is."""
 
 
 def read_slice(
@@ -124,7 +126,8 @@ def read_slice(
     messages = [_slice_message(said, identity)]
     if not omitted:
         messages.append(_frame_message(said, frame, identity))
-    return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages), pixels, cost_ms)
+    whose = said.patient_key if frame.patient_known else ""
+    return ReadSlice(slice_id, sequence, _diagnosis(said), tuple(messages), pixels, cost_ms, whose)
 
 
 def _read(model: ServedModel, pixels: Slice) -> tuple[Reading, float]:

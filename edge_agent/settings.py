@@ -13,6 +13,8 @@ from protocol.messages import ShortText
 from protocol.topics import TopicId
 
 KIB = 1024
+MAX_KEPT_SLICES = 1_000
+"""Of each label: four digits in a name."""
 OUTBOX_FILE = "outbox.sqlite"
 """In the data folder."""
 
@@ -71,7 +73,7 @@ class EdgeSettings(BaseModel):
     max_wait_s: float = Field(default=3600.0, gt=0)
     """A message that waited longer goes before younger ones, however urgent these are."""
     outbox_key_file: Path | None = None
-    """Encrypts what waits in the outbox; `sliceloop keys outbox FILE` makes one. Without it the outbox is lost."""
+    """Encrypts outbox and kept slices; `sliceloop keys outbox FILE` makes one. Without it what waits is lost."""
     max_file_bytes: int = Field(default=64 * KIB * KIB, ge=1)
     """A larger file is refused unread."""
     receipt_timeout_s: float = Field(default=15.0, gt=0)
@@ -84,6 +86,8 @@ class EdgeSettings(BaseModel):
     """Slices that a new model reads silently beside the one in use before it takes its place; 0: none."""
     probation_slices: int = Field(default=50, ge=1)
     """Slices that a new model must read without a fault, the one before it silently beside, before it is active."""
+    kept_slices: int = Field(default=64, ge=0, le=MAX_KEPT_SLICES)
+    """Of each label, one a patient, that stay in `data_dir` for a new model to read before the swap; 0: none."""
     trial_timeout_s: float = Field(default=120.0, gt=0)
     """A network that has not read its golden slices by then, in three trials, is refused."""
     max_model_bytes: int = Field(default=MAX_MODEL_BYTES, ge=1)

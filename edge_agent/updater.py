@@ -13,6 +13,7 @@ from edge_agent.chunk_store import DamagedChunkError
 from edge_agent.delivery import Delivery
 from edge_agent.desired import Desired, named
 from edge_agent.download import Download, Way
+from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ModelSlot, SelfTestError, ServedModel
 from edge_agent.probation import Comparison, Role
 from edge_agent.reading import ReadSlice
@@ -21,7 +22,7 @@ from edge_agent.staging import Background, Trial, stage, stage_again
 from edge_agent.structure import StructureError
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
 from edge_agent.trust import EdgeTrust
-from edge_agent.watch import Silently, Watch
+from edge_agent.watch import Known, Silently, Watch
 from protocol.errors import EndlessDataError, TrustError
 from protocol.manifest import Manifest, manifest_digest
 from protocol.messages import ChunkRequest, ModelPhase, ModelReported
@@ -61,6 +62,8 @@ class Proving:
     background: Background
     trial: Trial
     silently: Silently
+    kept: KeptSlices | None = None
+    """On which it is compared besides the live ones, before it reads."""
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Updater:
         self._staging: Staging | None = None
         self._candidate: ServedModel | None = None
         self._watch: Watch | None = None
+        self._noted: Comparison | None = None
         self._clean_readings = 0
         self._readings_failed = ""
         self._unanswered: Counter[int] = Counter()
@@ -128,12 +132,19 @@ class Updater:
         watch = self._watch
         if read is not None and watch is not None:
             watch.offer(read)
+        elif read is not None:
+            self._keep(read)
         if version != self._slot.running_version or not self._slot.on_probation:
             return
         if fault:
             self._readings_failed = fault
         else:
             self._clean_readings += 1
+
+    def _keep(self, read: ReadSlice) -> None:
+        """Keep a slice of a proven model; while one is watched none is, so that no slice is compared twice."""
+        if self._proving.kept is not None and not self._slot.on_probation:
+            self._proving.kept.offer(read.pixels, read.diagnosis.reading, read.patient_key)
 
     # What is done.
 
@@ -310,12 +321,13 @@ class Updater:
             return
         self._candidate = model
         known = self._known_of(model.manifest.version)
-        self._begin_watch(Watch(model, incumbent, Role.CANDIDATE, self._proving.silently, known))
+        proving = self._proving
+        self._begin_watch(Watch(model, incumbent, Role.CANDIDATE, proving.silently, known, proving.kept))
         self._reports.say(ModelPhase.SHADOW, model.manifest.version)
 
     def _swap(self, model: ServedModel) -> None:
         version = model.manifest.version
-        known = self._watch.comparison if self._watch is not None else None
+        known = self._watch.known if self._watch is not None else None
         self._end_watch()
         self._candidate = None
         self._clean_readings, self._readings_failed = 0, ""
@@ -356,24 +368,24 @@ class Updater:
 
     # Watching.
 
-    def _watch_in_use(self, known: Comparison | None = None) -> None:
+    def _watch_in_use(self, known: Known | None = None) -> None:
         """Compare the model on probation with the one before it, also after a restart."""
         current, before = self._slot.current, self._slot.previous
         if self._watch is None and self._slot.on_probation and current is not None and before is not None:
             known = known or self._known_of(current.manifest.version)
             self._begin_watch(Watch(current, before, Role.INCUMBENT, self._proving.silently, known))
 
-    def _known_of(self, version: int) -> Comparison | None:
+    def _known_of(self, version: int) -> Known | None:
         """Take up what an earlier life found out: an edge that restarts often would else never know."""
-        text = self._slot.noted_comparison(version)
+        text, kept_until = self._slot.noted_comparison(version)
         try:
-            return Comparison.from_json(text) if text else None
+            return Known(Comparison.from_json(text), kept_until) if text else None
         except ValueError:
             return None
 
     def _begin_watch(self, watch: Watch) -> None:
         watch.start()
-        self._watch = watch
+        self._watch, self._noted = watch, watch.comparison
 
     def _end_watch(self) -> None:
         self._count_compared()
@@ -382,11 +394,13 @@ class Updater:
             watch.close()
 
     def _tell_compared(self, phase: ModelPhase, version: int, now_s: float) -> None:
-        if self._count_compared() and self._reports.progress_is_due(now_s):
+        counted, watch = self._count_compared(), self._watch
+        if watch is None or watch.comparison is self._noted or not self._reports.progress_is_due(now_s):
+            return
+        if counted:
             self._reports.say(phase, version)
-            if self._watch is not None:
-                known = self._watch.comparison.to_json()
-                self._remembering(lambda: self._slot.note_comparison(version, known))
+        known, self._noted = watch.known, watch.comparison
+        self._remembering(lambda: self._slot.note_comparison(version, known.comparison.to_json(), known.kept_until))
 
     def _count_compared(self) -> bool:
         before, watch = self._reports.newest.compared, self._watch
@@ -402,7 +416,7 @@ class Updater:
         against = watch.fault or watch.comparison.verdict()
         if against:
             self._reject_for(version, f"beside the model in use: {against}")
-        elif watch.pairs >= self._pace.shadow_slices:
+        elif watch.pairs >= self._pace.shadow_slices and watch.kept_done:
             self._swap(candidate)
         else:
             self._tell_compared(ModelPhase.SHADOW, version, now_s)

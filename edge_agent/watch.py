@@ -3,13 +3,15 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ServedModel
-from edge_agent.probation import Answer, Beside, Comparison, Paired, Role, SilentReader
+from edge_agent.probation import Answer, Beside, Comparison, KeptReading, Paired, Role, SilentReader
 from edge_agent.reading import ReadSlice
 
 JOIN_TIMEOUT_S = 0.5
@@ -29,14 +31,29 @@ class SilentReading(AbstractContextManager["SilentReading"], Protocol):
         ...
 
 
-Silently = Callable[[SilentReader, Role, Callable[[Paired], None], Callable[[str], None]], SilentReading]
+Silently = Callable[
+    [SilentReader, Role, Callable[[Paired], None], Callable[[str], None], KeptReading | None], SilentReading
+]
 
 
 def in_a_thread(
-    reader: SilentReader, role: Role, on_pair: Callable[[Paired], None], on_fault: Callable[[str], None]
+    reader: SilentReader,
+    role: Role,
+    on_pair: Callable[[Paired], None],
+    on_fault: Callable[[str], None],
+    kept: KeptReading | None,
 ) -> SilentReading:
     """Read silently in a thread of its own."""
-    return Beside(reader, role, on_pair, on_fault, join_timeout_s=JOIN_TIMEOUT_S)
+    return Beside(reader, role, on_pair, on_fault, kept, join_timeout_s=JOIN_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a watch found out, for the next one: also after a restart no slice counts twice."""
+
+    comparison: Comparison
+    kept_until: str = ""
+    """Of the kept slices, which are read by name, the last one that is counted."""
 
 
 class Watch:
@@ -48,23 +65,39 @@ class Watch:
         incumbent: ServedModel,
         role: Role,
         silently: Silently,
-        known: Comparison | None = None,
+        known: Known | None = None,
+        kept: KeptSlices | None = None,
     ) -> None:
         """Begin a comparison, or go on with what is known; `role` says which of the two reads silently."""
-        self.comparison = known or Comparison.begin(
-            candidate.manifest.probation, incumbent=f"release {incumbent.manifest.version}"
-        )
+        name = f"release {incumbent.manifest.version}"
+        known = known or Known(Comparison.begin(candidate.manifest.probation, incumbent=name))
+        self.comparison, self._kept_until = known.comparison, known.kept_until
         self._known_pairs = self.comparison.pairs
         loud, silent = (incumbent, candidate) if role is Role.CANDIDATE else (candidate, incumbent)
         self._loud_version = loud.manifest.version
         self._pairs: deque[Paired] = deque(maxlen=MAX_WAITING_PAIRS)
         self._faults: deque[str] = deque(maxlen=1)
-        self._silent = silently(silent.reader, role, self._pairs.append, self._faults.append)
+        self._kept_pairs: deque[tuple[str, Paired]] = deque(maxlen=MAX_WAITING_PAIRS)
+        self._kept = None
+        if kept is not None:
+            slices = kept.slices(self._kept_until)
+            self._kept = KeptReading(slices, incumbent.reader, self._hear_kept)
+        self._silent = silently(silent.reader, role, self._pairs.append, self._faults.append, self._kept)
 
     @property
     def pairs(self) -> int:
         """Count the slices that were compared in this phase."""
         return self.comparison.pairs - self._known_pairs
+
+    @property
+    def known(self) -> Known:
+        """Return all that is known by now."""
+        return Known(self.comparison, self._kept_until)
+
+    @property
+    def kept_done(self) -> bool:
+        """Tell whether the kept slices are compared, as far as they can be read."""
+        return self._kept is None or (self._kept.done and not self._kept_pairs)
 
     @property
     def fault(self) -> str:
@@ -89,3 +122,9 @@ class Watch:
         self._silent.step(now_s)
         while self._pairs:
             self.comparison = self.comparison.with_pair(self._pairs.popleft())
+        while self._kept_pairs:
+            self._kept_until, pair = self._kept_pairs.popleft()
+            self.comparison = self.comparison.with_kept(pair)
+
+    def _hear_kept(self, name: str, pair: Paired) -> None:
+        self._kept_pairs.append((name, pair))

@@ -18,6 +18,8 @@ class CapturedFrame:
     source: str
     patient_id: str
     captured_at: datetime
+    patient_known: bool = True
+    """Whether the id is a patient's; else it stands for all of a folder, or all since the start."""
 
 
 class SourceError(RuntimeError):

@@ -37,6 +37,7 @@ class FileOrigin:
 
     patient_id: str
     source: str
+    patient_known: bool = True
 
 
 class ReplaySource:
@@ -138,6 +139,7 @@ class ReplaySource:
             source=origin.source[:200],
             patient_id=origin.patient_id,
             captured_at=datetime.now(UTC),
+            patient_known=origin.patient_known,
         )
 
     def _key(self, path: Path) -> str:
@@ -183,7 +185,7 @@ def read_origins(folder: Path) -> dict[str, FileOrigin]:
 def _origin_of(path: Path, data: bytes) -> FileOrigin:
     """Without labels.csv a DICOM file names its patient; other files count as one patient a folder, the safe side."""
     patient = dicom_patient(data) if is_dicom(data) else ""
-    return FileOrigin(patient or _text(f"folder:{path.parent}"), UNNAMED_SOURCE)
+    return FileOrigin(patient or _text(f"folder:{path.parent}"), UNNAMED_SOURCE, patient_known=bool(patient))
 
 
 def _text(path: str) -> str:

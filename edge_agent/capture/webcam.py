@@ -62,6 +62,7 @@ class WebcamSource:
         """Remember the parts; the camera is opened by the first step."""
         self._settings, self._boot_id = settings, boot_id
         self._patient = patient or (lambda: settings.patient_id or f"{SOURCE_NAME}:{boot_id}")
+        self._patient_known = patient is not None or bool(settings.patient_id)
         self._is_recording = kind_of(settings.device).is_recording
         self._connection = Connection(settings, rng or random.Random())  # noqa: S311  it spreads retries, no secret
         self._shutter = Shutter(settings, locate, press)
@@ -152,6 +153,7 @@ class WebcamSource:
             source=SOURCE_NAME,
             patient_id=self._patient(),
             captured_at=datetime.now(UTC),
+            patient_known=self._patient_known,
         )
 
     def _new_key(self) -> str:

@@ -83,6 +83,11 @@ class Sealed:
         return hmac.digest(self._digest_key, digest, "sha256")[:DIGEST_BYTES]
 
 
+def cipher_of(key_file: Path | None) -> Cipher:
+    """Return what seals with the key of a file, or nothing without one; raises `OutboxKeyError`."""
+    return Sealed(read_key(key_file)) if key_file else Plain()
+
+
 def frame_digest(key: str) -> bytes:
     """Return a frame's key as a digest of fixed size."""
     return hashlib.sha256(key.encode()).digest()[:DIGEST_BYTES]

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import structlog
 
 from edge_agent.outbox import queue
-from edge_agent.outbox.cipher import Cipher, Plain, Sealed, frame_digest, read_key
+from edge_agent.outbox.cipher import Cipher, Plain, cipher_of, frame_digest
 from edge_agent.outbox.database import (
     BUSY_TIMEOUT_S,
     UNREADABLE,
@@ -63,7 +63,7 @@ class Store:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self.cipher = Sealed(read_key(self._key_file)) if self._key_file else Plain()
+            self.cipher = cipher_of(self._key_file)
             if self._becomes_ours():
                 self._open()
         except (sqlite3.Error, OSError) as error:

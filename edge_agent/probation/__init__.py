@@ -3,6 +3,7 @@
 from edge_agent.probation.behaviour import Answer, Bounds, BoundsLike, Comparison, Paired, findings_needed
 from edge_agent.probation.beside import Beside, Role
 from edge_agent.probation.cost import SilentReader, read_costed
+from edge_agent.probation.kept_reading import KeptReading, KeptSlice
 
 __all__ = [
     "Answer",
@@ -10,6 +11,8 @@ __all__ = [
     "Bounds",
     "BoundsLike",
     "Comparison",
+    "KeptReading",
+    "KeptSlice",
     "Paired",
     "Role",
     "SilentReader",

@@ -26,8 +26,16 @@ FINDINGS = tuple(label for label in LABELS if label is not Label.NORMAL)
 GROUPS: Mapping[str, tuple[Label, ...]] = {"findings": FINDINGS, **{label.value: (label,) for label in LABELS}}
 """Labels whose contradiction is a signal of its own."""
 
-WEIGHTS = {"findings": 0.43, "all": 0.30, "label": 0.03, "shift": 0.02, "abstention": 0.06, "slow": 0.06}
-"""Shares of the stake, 1 over all ten signals (three labels, three shifts). The mean of e-processes is one itself,
+WEIGHTS = {
+    "findings": 0.43,
+    "all": 0.28,
+    "label": 0.03,
+    "shift": 0.02,
+    "abstention": 0.06,
+    "slow": 0.06,
+    "kept findings": 0.02,
+}
+"""Shares of the stake, 1 over all eleven signals (three labels, three shifts). The mean of e-processes is one itself,
 under any dependence (Vovk and Wang 2021, "E-values: calibration, combination and applications"), so signals that speak
 together add up, which shares of alpha would not. Findings have the most because they are rare: with 80 % Normal one
 run of 54 meets no more than four in 50 slices, and these four have to do."""
@@ -126,6 +134,10 @@ class Comparison(BaseModel):
     """By the incumbent's label the candidate's, where the incumbent was certain: uncertainty claims nothing."""
     contradicted: dict[str, Count] = {}
     """By the name of a group of labels."""
+    kept_pairs: int = 0
+    """Kept slices that were read; they count as no pairs."""
+    kept: dict[Label, dict[Label, int]] = {}
+    """The same as `said`, of kept slices."""
     abstained: Count = Count()
     slow: Count = Count()
     recent_ms: tuple[float, ...] = ()
@@ -160,6 +172,14 @@ class Comparison(BaseModel):
         after = self.model_copy(update=changes)
         return after if after.broken else after.model_copy(update={"broken": after._judge()})
 
+    def with_kept(self, pair: Paired) -> Self:
+        """Return the comparison after one more kept slice: a word on its label alone, since the site is not like it."""
+        changes: dict[str, object] = {"kept_pairs": self.kept_pairs + 1}
+        if not pair.incumbent.uncertain:
+            changes["kept"] = _one_more(self.kept, pair.incumbent.label, pair.candidate.label)
+        after = self.model_copy(update=changes)
+        return after if after.broken else after.model_copy(update={"broken": after._judge()})
+
     def verdict(self) -> str:
         """Say what is out of bounds; empty while nothing is."""
         return self.broken
@@ -191,6 +211,7 @@ class Comparison(BaseModel):
             gained = Count(trials=slices, events=self._times(_but(label), (label,)))
             where = f"where {self.incumbent} did not"
             yield Signal(f"said {label}", where, gained, bounds.max_shift, "shift", FOR_OTHERS)
+        yield self._kept_findings()
         where = f"where {self.incumbent} was certain"
         yield Signal("was uncertain", where, self.abstained, bounds.max_abstention, "abstention", FOR_OTHERS)
         what, where = f"took over {bounds.max_latency_ratio:g} times as long", f"as {self.incumbent} usually does"
@@ -208,6 +229,13 @@ class Comparison(BaseModel):
         kind, stakes = ("findings", FOR_FINDINGS) if group is FINDINGS else ("label", FOR_LABELS)
         count = self.contradicted.get(name, Count())
         return Signal(what, where, count, self.bounds.max_disagreement, kind, stakes)
+
+    def _kept_findings(self) -> Signal:
+        rows = [(given, answer, n) for given in FINDINGS for answer, n in self.kept.get(given, {}).items()]
+        events = sum(n for given, answer, n in rows if answer is not given)
+        count = Count(trials=sum(n for _, _, n in rows), events=events)
+        where = f"where {self.incumbent} kept a finding"
+        return Signal("gave another label", where, count, self.bounds.max_disagreement, "kept findings", FOR_FINDINGS)
 
     def _contradicted(self, given: Label, answer: Label) -> dict[str, Count]:
         """Count the slice in its groups where the slices before it say so: what is chosen by the past stays fair."""

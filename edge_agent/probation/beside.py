@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import structlog
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from edge_agent.probation.behaviour import Answer, Paired
 from edge_agent.probation.cost import SilentReader, read_costed, reading_clock
+from edge_agent.probation.kept_reading import KeptReading
+from training.model.reader import Reading
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 DEPTH = 4
 """Slices that wait to be compared; while so many do, further ones are not."""
@@ -56,14 +57,20 @@ class Beside:
         role: Role,
         on_pair: Callable[[Paired], None],
         on_fault: Callable[[str], None],
+        kept: KeptReading | None = None,
         *,
         duty: float = DUTY,
         join_timeout_s: float = JOIN_TIMEOUT_S,
         overdue_s: float = OVERDUE_S,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Remember the silent network and who hears of it, in the silent thread (of a hang, in that which steps)."""
+        """Remember the silent network and who hears of it, in the silent thread (of a hang, in that which steps).
+
+        Kept slices are for a silent candidate: it reads them, and the incumbent too, while no live one waits, and one
+        after each live one: a loop that never rests would else keep them off for ever.
+        """
         self._reader, self._role, self._on_pair, self._on_fault = reader, role, on_pair, on_fault
+        self._kept, self._kept_is_due = kept, False
         self._duty, self._join_timeout_s, self._overdue_s = duty, join_timeout_s, overdue_s
         self._clock = clock or reading_clock()
         self._changed = threading.Condition()
@@ -114,29 +121,57 @@ class Beside:
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # Linux knows the priority of a thread, others do not
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        while (waiting := self._next()) is not None:
+        while (comparing := self._next()) is not None:
             started_s = time.monotonic()
-            self._compare(waiting)
+            comparing()
             self._rest((time.monotonic() - started_s) * (1 / self._duty - 1))
 
-    def _next(self) -> _Waiting | None:
-        """Return the slice that waits longest, or None after the stop."""
+    def _next(self) -> Callable[[], None] | None:
+        """Return the comparison of the live slice that waits longest, or of a kept one, or None after the stop."""
+        kept = self._kept if self._kept is not None and not self._kept.done else None
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._waiting)
-            return None if self._stopped else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._stopped or self._waiting or kept)
+            if self._stopped:
+                return None
+            if self._waiting and not (kept and self._kept_is_due):
+                self._kept_is_due = True
+                return partial(self._compare, self._waiting.popleft())
+        assert kept is not None, "it is what was waited for"
+        self._kept_is_due = False
+        return partial(self._compare_kept, kept)
 
     def _rest(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, seconds)
 
     def _compare(self, waiting: _Waiting) -> None:
+        self._read(waiting.pixels, lambda silent, cost_ms: self._on_pair(self._paired(waiting, silent, cost_ms)))
+
+    def _compare_kept(self, kept: KeptReading) -> None:
+        """Let both networks read the next kept slice, without the lock; one that the incumbent fails on tells nothing.
+
+        A hang of the incumbent is not looked for: it would hold up the reading loop just as well.
+        """
+        following = kept.next()
+        if following is None:
+            return
+        name, pixels = following
+        try:
+            incumbent, incumbent_ms = read_costed(kept.incumbent, pixels, self._clock)
+        except Exception as error:  # noqa: BLE001  onnxruntime's error classes share no public base
+            log.warning("kept slice skipped", name=name, reason=f"{type(error).__name__}: {error}")
+            return
+        if not self._stopped:
+            self._read(pixels, lambda silent, ms: kept.on_pair(name, Paired(silent, incumbent, ms, incumbent_ms)))
+
+    def _read(self, pixels: NDArray[np.uint8], hear: Callable[[Reading, float], None]) -> None:
         self._reading_since_s = time.monotonic()
         try:
-            silent, cost_ms = read_costed(self._reader, waiting.pixels, self._clock)
+            silent, cost_ms = read_costed(self._reader, pixels, self._clock)
         except Exception as error:  # noqa: BLE001  onnxruntime's error classes share no public base
-            self._tell(self._on_fault, f"{type(error).__name__}: {error}")
+            self._tell(partial(self._on_fault, f"{type(error).__name__}: {error}"))
         else:
-            self._tell(self._on_pair, self._paired(waiting, silent, cost_ms))
+            self._tell(partial(hear, silent, cost_ms))
         finally:
             self._reading_since_s = None
 
@@ -145,10 +180,10 @@ class Beside:
             return Paired(silent, waiting.answer, cost_ms, waiting.cost_ms)
         return Paired(waiting.answer, silent, waiting.cost_ms, cost_ms)
 
-    def _tell(self, hear: Callable[[T], None], what: T) -> None:
+    def _tell(self, hear: Callable[[], None]) -> None:
         if self._stopped:
             return
         try:
-            hear(what)
+            hear()
         except Exception:  # the thread's top: the next slice is compared all the same
             log.exception("comparison not taken", role=str(self._role))

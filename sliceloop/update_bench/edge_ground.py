@@ -19,7 +19,7 @@ from sliceloop.update_bench.feed import Feed, draw
 SITE, EDGE = "bench", "edge-1"
 TIMEOUT_S = 120.0
 STEP_S = 0.05
-SHADOW_SLICES, PROBATION_SLICES = 3, 5
+SHADOW_SLICES, KEPT_SLICES, PROBATION_SLICES = 3, 1, 5
 REFUSED = frozenset({ModelPhase.REJECTED, ModelPhase.ROLLED_BACK})
 PROVEN = (ModelPhase.ACTIVE,)
 IN_USE = (ModelPhase.PROBATION, ModelPhase.ACTIVE)
@@ -110,6 +110,7 @@ def write_config(folder: Path, port: int, trusted: Path, **more: object) -> Path
         "trusted_keys_dir": f'"{trusted}"',
         "send_originals": "false",
         "shadow_slices": SHADOW_SLICES,
+        "kept_slices": KEPT_SLICES,
         "probation_slices": PROBATION_SLICES,
         **more,
     }

@@ -32,10 +32,11 @@ from securesystemslib.signer import CryptoSigner
 from broker.settings import BrokerSettings
 from edge_agent.capture.frame import CapturedFrame
 from edge_agent.download import Way
+from edge_agent.kept import KeptSlices
 from edge_agent.link import Link
 from edge_agent.model_slot import ACTIVE_FILE, ModelSlot, ServedModel
 from edge_agent.outbox import Outbox
-from edge_agent.probation import Answer, Paired, Role, SilentReader
+from edge_agent.probation import Answer, KeptReading, Paired, Role, SilentReader
 from edge_agent.reading import EdgeIdentity, OriginalsPolicy, ReadSlice, read_slice
 from edge_agent.settings import EdgeSettings
 from edge_agent.staging import Trial
@@ -369,8 +370,14 @@ class AtOnce:
     """A silent reading that needs no thread."""
 
     def __init__(
-        self, reader: SilentReader, role: Role, on_pair: Callable[[Paired], None], on_fault: Callable[[str], None]
+        self,
+        reader: SilentReader,
+        role: Role,
+        on_pair: Callable[[Paired], None],
+        on_fault: Callable[[str], None],
+        kept: KeptReading | None,
     ) -> None:
+        self._kept = kept
         self._reader, self._role, self._on_pair, self._on_fault = reader, role, on_pair, on_fault
 
     def __enter__(self) -> Self:
@@ -391,7 +398,11 @@ class AtOnce:
         return True
 
     def step(self, now_s: float) -> None:
-        """Do nothing: nothing hangs here."""
+        """Read a kept slice."""
+        following = self._kept.next() if self._kept is not None else None
+        if self._kept is not None and following is not None:
+            name, pixels = following
+            self._kept.on_pair(name, Paired(self._reader.read(pixels), self._kept.incumbent.read(pixels), 1.0, 1.0))
 
 
 class Now:
@@ -425,6 +436,7 @@ class TalkingUpdater:
         trial: Trial = untried,
         silently: Silently = AtOnce,
         urls: bool = False,
+        kept: KeptSlices | None = None,
     ) -> None:
         self.slot = slot
         self.trust = EdgeTrust(slot.folder.parent / "trust", keys, site="site-a", edge="edge-1")
@@ -439,7 +451,7 @@ class TalkingUpdater:
             self.trust,
             Pace(shadow_slices, probation_slices, way or Way(CHUNK_TIMEOUT_S), urls=urls),
             Voice(self.reports.append, self.requests.append, self.shared.append),
-            Proving(Now(), trial, silently),
+            Proving(Now(), trial, silently, kept),
         )
 
     @property

@@ -34,16 +34,22 @@ from edge_parts import (
     untried,
 )
 from numpy.typing import NDArray
+from probation_parts import Said
 
+from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ModelSlot
+from edge_agent.probation import Comparison
 from edge_agent.staging import Trial
 from edge_agent.trial import TrialBounds, try_model
+from protocol.labels import LABELS
 from protocol.manifest import Manifest
 from protocol.messages import ModelPhase
 from training.model.reader import Calibration
 
 SLICES = 2
 """Of shadow and of probation each."""
+KEPT = 2
+"""Of each label."""
 MAX_ROUNDS = 60
 MOST_FAULTS = 10
 """After so many the rest says nothing new."""
@@ -138,7 +144,9 @@ def live(folder: Path, made: TinyRelease, sequence: int, trial: Trial) -> str:
     old, new = made.manifest.version - 1, made.manifest.version
     if wrong := _wrong_reading(slot, (old, new)):
         return f"at the start: {wrong}"
-    edge = TalkingUpdater(slot, shadow_slices=SLICES, probation_slices=SLICES, trial=trial)
+    kept = KeptSlices(folder / "kept", KEPT)
+    kept.tidy()
+    edge = TalkingUpdater(slot, shadow_slices=SLICES, probation_slices=SLICES, trial=trial, kept=kept)
     edge.updater.hear_assignment(assigned(made, sequence), NOW)
     edge.updater.offer(made.envelope, NOW)
     for _ in range(MAX_ROUNDS):
@@ -148,8 +156,27 @@ def live(folder: Path, made: TinyRelease, sequence: int, trial: Trial) -> str:
                 return wrong
         edge.read_slices(1)
         if slot.running_version == new and not slot.on_probation:
-            return "" if edge.updater.reported.phase is ModelPhase.ACTIVE else "not reported as active"
+            if edge.updater.reported.phase is not ModelPhase.ACTIVE:
+                return "not reported as active"
+            return _read_twice(slot, new)
     return f"not finished in {MAX_ROUNDS} rounds: {edge.updater.reported.phase} {edge.updater.reported.reason}"
+
+
+def _read_twice(slot: ModelSlot, version: int) -> str:
+    """Say so when more kept slices were compared than there are."""
+    text, _ = slot.noted_comparison(version)
+    compared = Comparison.from_json(text).kept_pairs if text else 0
+    return f"{compared} kept slices were compared" if compared > KEPT * len(LABELS) else ""
+
+
+def _fill(folder: Path) -> str:
+    """Make an edge that reads with version 1, and has kept slices; return what is wrong."""
+    filled_slot(folder / "models", tiny(1))
+    kept = KeptSlices(folder / "kept", KEPT)
+    for patient in range(10):
+        for label in LABELS:
+            kept.offer(_slices()[0], Said(label), f"patient {patient}")
+    return "" if len(list(kept.slices())) == KEPT * len(LABELS) else "a slot is empty"
 
 
 def _wrong_reading(slot: ModelSlot, versions: tuple[int, int]) -> str:
@@ -205,7 +232,7 @@ def _be_a_life(work: Callable[[], str], folder: Path, said: Path, cut: Cut) -> N
 
 def lose_unsynced(folder: Path, chance: random.Random) -> None:
     """Do to files that were not synced what a power cut may: shorten some of them."""
-    unsynced = [*folder.glob("models/incoming/*"), *folder.rglob("*.part")]
+    unsynced = [*folder.glob("models/incoming/*"), *folder.glob("kept/*"), *folder.rglob("*.part")]
     for path in unsynced:
         if path.is_file() and chance.random() < SHORTENED_SHARE:
             os.truncate(path, chance.randrange(path.stat().st_size + 1))
@@ -277,9 +304,8 @@ class PowerCuts:
         """Make an edge that reads with version 1."""
         template = self._folder / "template"
         if not template.exists():
-            made = tiny(1)
             template.mkdir(parents=True)
-            _, wrong, _ = run(lambda: "" if filled_slot(template / "models", made) else "no slot", template)
+            _, wrong, _ = run(lambda: _fill(template), template)
             self._note("template", wrong)
         shutil.rmtree(self._edge, ignore_errors=True)
         shutil.copytree(template, self._edge)

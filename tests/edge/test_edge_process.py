@@ -200,6 +200,21 @@ def test_an_edge_without_a_broker_reads_on_and_stops_cleanly(home: Path, number:
     assert len(secret.read_bytes()) == 64
 
 
+def test_an_edge_keeps_slices_and_deletes_them_when_it_is_told_to_keep_none(home: Path) -> None:
+    """A slice of a label stays, for the agent's eyes alone; with `kept_slices = 0` it goes at the start."""
+    filled_slot(home / "data" / "models")
+    (home / "inbox").mkdir(exist_ok=True)
+    (home / "inbox" / "a.png").write_bytes(slice_file())
+    kept = home / "data" / "kept"
+    with EdgeProcess(write_edge_config(home, port=free_port())) as edge:
+        wait_until(lambda: any(kept.glob("*.png")), lambda: edge.said)
+        assert edge.terminate() == 0
+    assert kept.stat().st_mode & 0o777 == 0o700
+    with EdgeProcess(write_edge_config(home, port=free_port(), kept_slices=0)) as edge:
+        wait_until(lambda: not any(kept.iterdir()), lambda: edge.said)
+        assert edge.terminate() == 0
+
+
 def test_the_log_names_no_patient(home: Path) -> None:
     """Neither a file's name nor a patient's id is in the log, not even of a file that was refused."""
     filled_slot(home / "data" / "models")

@@ -2,15 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from edge_parts import body, network, wait_until
+import pytest
+from edge_parts import body, large, network, wait_until
 from numpy.typing import NDArray
 from probation_parts import Said
 
-from edge_agent.probation import Beside, Paired, Role, SilentReader
+from edge_agent.probation import Beside, KeptReading, KeptSlice, Paired, Role, SilentReader
 from edge_agent.probation.beside import DEPTH
 from edge_agent.probation.cost import reading_clock
 from protocol.labels import Label
@@ -27,15 +29,26 @@ class Heard:
     """What the thread told."""
 
     pairs: list[Paired] = field(default_factory=list)
+    kept: list[tuple[str, Paired]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def reading(self, slices: Iterator[KeptSlice], incumbent: SilentReader) -> KeptReading:
+        """Return kept slices with their second reader."""
+        return KeptReading(slices, incumbent, lambda name, pair: self.kept.append((name, pair)))
 
     def beside(self, read: Callable[[NDArray[np.uint8]], Reading], **options: float) -> Beside:
         """Return a silent network that reads so."""
         return self.network(_Reader(read), **options)
 
-    def network(self, reader: SilentReader, role: Role = Role.CANDIDATE, **options: float) -> Beside:
+    def network(
+        self,
+        reader: SilentReader,
+        role: Role = Role.CANDIDATE,
+        kept: KeptReading | None = None,
+        **options: float,
+    ) -> Beside:
         """Return the silent network."""
-        return Beside(reader, role, self.pairs.append, self.faults.append, **{"duty": 1.0, **options})
+        return Beside(reader, role, self.pairs.append, self.faults.append, kept, **{"duty": 1.0, **options})
 
 
 @dataclass(frozen=True)
@@ -177,3 +190,143 @@ def test_costs_are_processor_time_on_a_processor_and_wall_clock_time_elsewhere()
     """On an accelerator the thread only waits, so its processor time would say nothing."""
     assert reading_clock(["CPUExecutionProvider"]) is time.thread_time
     assert reading_clock(["CUDAExecutionProvider", "CPUExecutionProvider"]) is time.perf_counter
+
+
+# Kept slices.
+
+
+def kept_slices(count: int) -> Iterator[KeptSlice]:
+    """Yield slices that differ in one pixel each."""
+    for number in range(count):
+        pixels = PIXELS.copy()
+        pixels[0, 0] = number
+        yield f"kept-{number}", pixels
+
+
+def saying(label: Label) -> _Reader:
+    return _Reader(lambda _: Reading(label, False, {label: 1.0}))
+
+
+def test_both_networks_read_each_kept_slice() -> None:
+    """Real ones, no live slice needed; each comes once, with both answers, and then it is done."""
+    heard = Heard()
+    kept = heard.reading(kept_slices(3), OnnxReader(network((5, 0, 0)), Calibration()))
+    with heard.network(OnnxReader(network((0, 0, 5)), Calibration()), kept=kept):
+        wait_until(lambda: kept.done, "the last one")
+    assert [name for name, _ in heard.kept] == ["kept-0", "kept-1", "kept-2"]
+    assert {(pair.incumbent.label, pair.candidate.label) for _, pair in heard.kept} == {(Label.NORMAL, Label.COVID_19)}
+    assert heard.pairs == []
+
+
+def test_live_slices_and_kept_ones_take_turns() -> None:
+    """What came while a kept slice was read goes first, then one of them: a loop that never rests keeps none off."""
+    heard, inside, go_on = Heard(), threading.Event(), threading.Event()
+    order: list[int] = []
+
+    def read(pixels: NDArray[np.uint8]) -> Reading:
+        order.append(int(pixels[0, 0]))
+        inside.set()
+        assert go_on.wait(20)
+        return COVID
+
+    kept = heard.reading(kept_slices(3), saying(Label.NORMAL))
+    with heard.network(_Reader(read), kept=kept) as beside:
+        assert inside.wait(20)
+        live = np.full_like(PIXELS, 200)
+        beside.offer(live, LOOP_SAID, 7.0)
+        beside.offer(live, LOOP_SAID, 7.0)
+        go_on.set()
+        wait_until(lambda: kept.done, "the last one")
+    assert order == [0, 200, 1, 200, 2]
+    assert len(heard.pairs) == 2
+
+
+@pytest.mark.parametrize("stuck", ["disk", "incumbent", "candidate"])
+def test_the_loop_never_waits_on_kept_slices(stuck: str) -> None:
+    """Whatever they hang in, a slice is offered at once: the loop's thread and that which reads them share no lock."""
+    heard, inside, go_on = Heard(), threading.Event(), threading.Event()
+
+    def hang_in(part: str) -> None:
+        if part == stuck:
+            inside.set()
+            assert go_on.wait(20)
+
+    def slices() -> Iterator[KeptSlice]:
+        hang_in("disk")
+        yield from kept_slices(1)
+
+    def read_by(part: str) -> _Reader:
+        def read(pixels: NDArray[np.uint8]) -> Reading:
+            hang_in(part)
+            return COVID
+
+        return _Reader(read)
+
+    kept = heard.reading(slices(), read_by("incumbent"))
+    with heard.network(read_by("candidate"), kept=kept) as beside:
+        assert inside.wait(20)
+        assert [beside.offer(PIXELS, LOOP_SAID, 7.0) for _ in range(DEPTH + 1)] == [True] * DEPTH + [False]
+        go_on.set()
+        wait_until(lambda: len(heard.pairs) == DEPTH and kept.done, "what waited")
+    assert len(heard.kept) == 1
+
+
+def test_a_kept_slice_on_which_the_candidate_fails_is_a_fault_and_one_of_the_incumbent_is_none() -> None:
+    """The incumbent's failure says nothing of the candidate: the slice is passed over."""
+    heard = Heard()
+    dark = np.zeros_like(PIXELS)
+    kept = heard.reading(iter([("a", dark), ("b", PIXELS)]), OnnxReader(network(fault="dark"), Calibration()))
+    with heard.network(OnnxReader(network(), Calibration()), kept=kept):
+        wait_until(lambda: kept.done, "the last one")
+    assert (heard.faults, [name for name, _ in heard.kept]) == ([], ["b"])
+    kept = heard.reading(iter([("c", dark)]), OnnxReader(network(), Calibration()))
+    with heard.network(OnnxReader(network(fault="dark"), Calibration()), kept=kept):
+        wait_until(lambda: kept.done, "the last one")
+    assert heard.faults[0].startswith("NotFiniteError: the logits are")
+
+
+def test_a_candidate_that_hangs_on_a_kept_slice_is_reported() -> None:
+    """As on a live one."""
+    heard, inside, go_on = Heard(), threading.Event(), threading.Event()
+
+    def hang(pixels: NDArray[np.uint8]) -> Reading:
+        inside.set()
+        go_on.wait(20)
+        return COVID
+
+    kept = heard.reading(kept_slices(1), saying(Label.NORMAL))
+    with heard.network(_Reader(hang), kept=kept, overdue_s=30) as beside:
+        assert inside.wait(20)
+        beside.step(time.monotonic() + 31)
+        assert heard.faults == ["no answer to a slice within 30 s"]
+        go_on.set()
+
+
+def test_kept_slices_that_cannot_be_read_on_are_done() -> None:
+    """Whatever is raised where they come from, the live ones are compared."""
+    heard = Heard()
+
+    def broken() -> Iterator[KeptSlice]:
+        yield from kept_slices(1)
+        raise MemoryError
+
+    kept = heard.reading(broken(), saying(Label.NORMAL))
+    with heard.network(saying(Label.NORMAL), kept=kept) as beside:
+        wait_until(lambda: kept.done, "the end")
+        beside.offer(PIXELS, LOOP_SAID, 7.0)
+        wait_until(lambda: bool(heard.pairs), "the live pair")
+    assert len(heard.kept) == 1
+
+
+def test_two_threads_may_read_with_one_network_at_once() -> None:
+    """The incumbent reads kept slices in one thread while it reads live ones in another: both get their own answers."""
+    reader = OnnxReader(large(seed=1), Calibration())
+    slices = [body(INPUT_PX, INPUT_PX, seed) for seed in range(4)]
+    alone = [reader.read(each).probabilities for each in slices]
+
+    def all_of_them(_: int) -> list[dict[Label, float]]:
+        return [reader.read(each).probabilities for _ in range(50) for each in slices]
+
+    with ThreadPoolExecutor(4) as threads:
+        for read in threads.map(all_of_them, range(4)):
+            assert read == alone * 50

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,13 @@ def test_a_frame_becomes_a_slice_that_the_cloud_can_decode(model: ServedModel) -
     assert set(message.reading.probabilities) == set(LABELS)
     assert read.diagnosis.reading == message.reading
     assert read.diagnosis.slice_id == message.slice_id == read.slice_id
+
+
+def test_the_reading_says_whose_slice_it_is_where_that_is_known(model: ServedModel) -> None:
+    """Never by the id itself; an id that stands for a whole folder is nobody's."""
+    known = frame(slice_file())
+    assert read_file(known, model, IDENTITY, 1, ALL).patient_key == patient_key(IDENTITY.patient_secret, "MRN-0815")
+    assert read_file(replace(known, patient_known=False), model, IDENTITY, 1, ALL).patient_key == ""
 
 
 def test_the_original_travels_with_its_slice(model: ServedModel) -> None:

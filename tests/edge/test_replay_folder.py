@@ -107,6 +107,7 @@ def test_without_labels_csv_a_folder_is_one_patient(folder: Path) -> None:
     put(folder, "p1/a.png", "p1/b.png", "p2/a.png")
     replay, seen = source(folder), []
     while (frame := replay.step(0.0)) is not None:
+        assert not frame.patient_known
         seen.append((frame.patient_id, frame.source))
         replay.taken(frame.key, 0.0)
     assert seen[0] == seen[1] == (f"folder:{folder / 'p1'}", "replay")

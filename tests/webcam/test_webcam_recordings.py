@@ -49,10 +49,12 @@ def test_pictures_belong_to_one_patient_a_start_unless_somebody_says(ten: Path) 
     unknown, other = (play(source(ten, boot_id=boot, **EACH_FRAME))[0] for boot in ("one", "two"))
     assert len({frame.patient_id for frame in unknown}) == 1
     assert unknown[0].patient_id != other[0].patient_id
-    assert play(source(ten, patient_id="P7", **EACH_FRAME))[0][0].patient_id == "P7"
+    named = play(source(ten, patient_id="P7", **EACH_FRAME))[0][0]
+    assert named.patient_id == "P7"
     names = iter("abcdefghij")
     told = play(source(ten, patient=lambda: next(names), **EACH_FRAME))[0]
     assert [frame.patient_id for frame in told] == list("abcdefghij")
+    assert [frame.patient_known for frame in (unknown[0], named, told[0])] == [False, True, True]
     assert {frame.source for frame in told} == {"webcam"}
 
 
