@@ -287,19 +287,18 @@ class ModelSlot:
             failed=self._banned_with((failed,) if for_good else ()),
         )
 
-    def note_comparison(self, version: int, known: str, kept_until: str) -> None:
-        """Remember what is known of a version's behaviour, and by which kept slices; raises `OSError`."""
-        noted = {"version": version, "known": known, "kept_until": kept_until}
+    def note_comparison(self, version: int, known: str) -> None:
+        """Remember what is known of a version's behaviour; raises `OSError`."""
+        noted = {"version": version, "known": known}
         write_durably(self.folder / COMPARISON_FILE, json.dumps(noted).encode())
 
-    def noted_comparison(self, version: int) -> tuple[str, str]:
+    def noted_comparison(self, version: int) -> str:
         """Return what was noted of this very version, or nothing."""
         try:
             noted = json.loads((self.folder / COMPARISON_FILE).read_bytes())
-            is_of_it = noted["version"] == version
-            return (str(noted["known"]), str(noted.get("kept_until", ""))) if is_of_it else ("", "")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return "", ""
+            return str(noted["known"]) if noted["version"] == version else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def forget(self, version: int) -> None:
         """Delete a release that failed its trial."""

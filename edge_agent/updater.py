@@ -15,7 +15,7 @@ from edge_agent.desired import Desired, named
 from edge_agent.download import Download, Way
 from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ModelSlot, SelfTestError, ServedModel
-from edge_agent.probation import Comparison, Role
+from edge_agent.probation import Role
 from edge_agent.reading import ReadSlice
 from edge_agent.reports import Reports
 from edge_agent.staging import Background, Trial, stage, stage_again
@@ -93,8 +93,8 @@ class Updater:
         self._staging: Staging | None = None
         self._candidate: ServedModel | None = None
         self._watch: Watch | None = None
-        self._noted: Comparison | None = None
-        self._clean_readings = 0
+        self._noted = self._known_of(slot.running_version) if slot.on_probation else Known()
+        self._clean_readings = self._noted.clean
         self._readings_failed = ""
         self._unanswered: Counter[int] = Counter()
         self._now_s, self._next_try_s = 0.0, math.inf
@@ -327,7 +327,7 @@ class Updater:
 
     def _swap(self, model: ServedModel) -> None:
         version = model.manifest.version
-        known = self._watch.known if self._watch is not None else None
+        known = self._known_now()
         self._end_watch()
         self._candidate = None
         self._clean_readings, self._readings_failed = 0, ""
@@ -375,17 +375,20 @@ class Updater:
             known = known or self._known_of(current.manifest.version)
             self._begin_watch(Watch(current, before, Role.INCUMBENT, self._proving.silently, known))
 
-    def _known_of(self, version: int) -> Known | None:
+    def _known_of(self, version: int) -> Known:
         """Take up what an earlier life found out: an edge that restarts often would else never know."""
-        text, kept_until = self._slot.noted_comparison(version)
         try:
-            return Known(Comparison.from_json(text), kept_until) if text else None
+            return Known.model_validate_json(self._slot.noted_comparison(version))
         except ValueError:
-            return None
+            return Known()
+
+    def _known_now(self) -> Known:
+        known = self._watch.known if self._watch is not None else Known()
+        return known.model_copy(update={"clean": self._clean_readings})
 
     def _begin_watch(self, watch: Watch) -> None:
         watch.start()
-        self._watch, self._noted = watch, watch.comparison
+        self._watch, self._noted = watch, self._known_now()
 
     def _end_watch(self) -> None:
         self._count_compared()
@@ -394,13 +397,13 @@ class Updater:
             watch.close()
 
     def _tell_compared(self, phase: ModelPhase, version: int, now_s: float) -> None:
-        counted, watch = self._count_compared(), self._watch
-        if watch is None or watch.comparison is self._noted or not self._reports.progress_is_due(now_s):
+        counted, known = self._count_compared(), self._known_now()
+        if known == self._noted or not self._reports.progress_is_due(now_s):
             return
         if counted:
             self._reports.say(phase, version)
-        known, self._noted = watch.known, watch.comparison
-        self._remembering(lambda: self._slot.note_comparison(version, known.comparison.to_json(), known.kept_until))
+        self._noted = known
+        self._remembering(lambda: self._slot.note_comparison(version, known.model_dump_json()))
 
     def _count_compared(self) -> bool:
         before, watch = self._reports.newest.compared, self._watch
@@ -435,10 +438,8 @@ class Updater:
 
     def _is_proven(self, watch: Watch | None) -> bool:
         """Tell whether enough was read, and compared where there is something to compare with."""
-        enough = self._pace.probation_slices
-        if self._clean_readings < enough:
-            return False
-        return watch is None or bool(watch.fault) or watch.pairs >= enough
+        read = self._clean_readings if watch is None or watch.fault else watch.pairs
+        return read >= self._pace.probation_slices
 
     def _roll_back(self, version: int, reason: str) -> None:
         self._end_watch()

@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ServedModel
@@ -47,13 +47,20 @@ def in_a_thread(
     return Beside(reader, role, on_pair, on_fault, kept, join_timeout_s=JOIN_TIMEOUT_S)
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a watch found out, for the next one: also after a restart no slice counts twice."""
+class Known(BaseModel):
+    """What was found out of a candidate so far, for the next phase and the next life: no slice counts twice."""
 
-    comparison: Comparison
+    model_config = ConfigDict(frozen=True)
+    incumbent: int = 0
+    """The version beside which it was; beside another one the comparison begins anew."""
+    comparison: Comparison | None = None
     kept_until: str = ""
     """Of the kept slices, which are read by name, the last one that is counted."""
+    phase: Role | None = None
+    begun: int = 0
+    """Slices that were compared before this phase."""
+    clean: int = 0
+    """Slices that were read without a fault on probation."""
 
 
 class Watch:
@@ -65,14 +72,16 @@ class Watch:
         incumbent: ServedModel,
         role: Role,
         silently: Silently,
-        known: Known | None = None,
+        known: Known = Known(),  # noqa: B008  frozen
         kept: KeptSlices | None = None,
     ) -> None:
         """Begin a comparison, or go on with what is known; `role` says which of the two reads silently."""
-        name = f"release {incumbent.manifest.version}"
-        known = known or Known(Comparison.begin(candidate.manifest.probation, incumbent=name))
-        self.comparison, self._kept_until = known.comparison, known.kept_until
-        self._known_pairs = self.comparison.pairs
+        self._incumbent, self._role = incumbent.manifest.version, role
+        begin = Comparison.begin(candidate.manifest.probation, incumbent=f"release {self._incumbent}")
+        if known.incumbent != self._incumbent or known.comparison is None or known.comparison.bounds != begin.bounds:
+            known = Known(comparison=begin)
+        self.comparison, self._kept_until = known.comparison or begin, known.kept_until
+        self._begun = known.begun if known.phase is role else self.comparison.pairs
         loud, silent = (incumbent, candidate) if role is Role.CANDIDATE else (candidate, incumbent)
         self._loud_version = loud.manifest.version
         self._pairs: deque[Paired] = deque(maxlen=MAX_WAITING_PAIRS)
@@ -86,13 +95,19 @@ class Watch:
 
     @property
     def pairs(self) -> int:
-        """Count the slices that were compared in this phase."""
-        return self.comparison.pairs - self._known_pairs
+        """Count the slices that were compared in this phase, in this life and in those before."""
+        return self.comparison.pairs - self._begun
 
     @property
     def known(self) -> Known:
         """Return all that is known by now."""
-        return Known(self.comparison, self._kept_until)
+        return Known(
+            incumbent=self._incumbent,
+            comparison=self.comparison,
+            kept_until=self._kept_until,
+            phase=self._role,
+            begun=self._begun,
+        )
 
     @property
     def kept_done(self) -> bool:

@@ -38,9 +38,9 @@ from probation_parts import Said
 
 from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ModelSlot
-from edge_agent.probation import Comparison
 from edge_agent.staging import Trial
 from edge_agent.trial import TrialBounds, try_model
+from edge_agent.watch import Known
 from protocol.labels import LABELS
 from protocol.manifest import Manifest
 from protocol.messages import ModelPhase
@@ -164,8 +164,9 @@ def live(folder: Path, made: TinyRelease, sequence: int, trial: Trial) -> str:
 
 def _read_twice(slot: ModelSlot, version: int) -> str:
     """Say so when more kept slices were compared than there are."""
-    text, _ = slot.noted_comparison(version)
-    compared = Comparison.from_json(text).kept_pairs if text else 0
+    text = slot.noted_comparison(version)
+    comparison = Known.model_validate_json(text).comparison if text else None
+    compared = comparison.kept_pairs if comparison is not None else 0
     return f"{compared} kept slices were compared" if compared > KEPT * len(LABELS) else ""
 
 

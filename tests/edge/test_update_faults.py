@@ -18,6 +18,7 @@ from edge_parts import (
     CHUNK_TIMEOUT_S,
     KEYS,
     NOW,
+    PROBATION_SLICES,
     SIGNER,
     TRUSTED,
     AtOnce,
@@ -482,3 +483,21 @@ def test_an_address_is_not_logged_even_when_it_is_none() -> None:
         wait_until(lambda: not fetch.alive, "the fetch's end")
     assert "InvalidURL" in [each["reason"] for each in logs]
     assert "secret" not in str(logs)
+
+
+def test_an_edge_that_restarts_often_ends_its_probation(tmp_path: Path) -> None:
+    """What earlier lives read counts, or no later release would ever come; what the shadow compared does not."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models"), shadow_slices=2)
+    made = release(2)
+    edge.bring(made)
+    lives = 0
+    while edge.slot.on_probation or edge.slot.running_version == 1:
+        lives += 1
+        assert lives <= PROBATION_SLICES + 4
+        edge.read_slices(1)
+        edge.step(edge.now_s + 2)
+        slot = ModelSlot(edge.slot.folder, [TRUSTED])
+        slot.load_active()
+        edge = TalkingUpdater(slot, shadow_slices=2)
+        edge.bring(made)
+    assert lives >= PROBATION_SLICES + 2

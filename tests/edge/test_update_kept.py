@@ -1,5 +1,6 @@
 """A candidate meets kept slices of each label before the swap: a bad one shows also at a site where all is Normal."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,8 @@ from probation_parts import Said
 
 from edge_agent.kept import KeptSlices
 from edge_agent.model_slot import ModelSlot
-from edge_agent.probation import Comparison
-from edge_agent.watch import Silently, in_a_thread
+from edge_agent.probation import Comparison, Role
+from edge_agent.watch import Known, Silently, in_a_thread
 from protocol.labels import Label
 from protocol.messages import ModelPhase
 from training.model.decode import decode_image
@@ -72,7 +73,9 @@ def read_normal(edge: TalkingUpdater, count: int = 1) -> None:
 
 def noted(edge: TalkingUpdater, version: int = 2) -> Comparison:
     """Return what is noted on disk of a version."""
-    return Comparison.from_json(edge.slot.noted_comparison(version)[0])
+    comparison = Known.model_validate_json(edge.slot.noted_comparison(version)).comparison
+    assert comparison is not None
+    return comparison
 
 
 def files(kept: KeptSlices) -> int:
@@ -147,12 +150,12 @@ def test_after_a_restart_no_kept_slice_counts_twice(tmp_path: Path, kept: KeptSl
     made = release(2, network(ALIKE))
     edge.bring(made)
     there = files(kept)
-    while not edge.slot.noted_comparison(2)[0] or noted(edge).kept_pairs < there // 2:
+    while not edge.slot.noted_comparison(2) or noted(edge).kept_pairs < there // 2:
         edge.step(edge.now_s + 1)
     before = noted(edge).kept_pairs
     for patient in range(EACH):  # new ones before and behind it
         kept.offer(prepare(decode_image(slice_file(patient))), Said(Label.COVID_19), f"another {patient}")
-    behind = len(list(kept.slices(after=edge.slot.noted_comparison(2)[1])))
+    behind = len(list(kept.slices(after=Known.model_validate_json(edge.slot.noted_comparison(2)).kept_until)))
     again = edge_on(tmp_path, kept)
     again.bring(made)
     read_normal(again, SHADOW_SLICES)
@@ -162,18 +165,22 @@ def test_after_a_restart_no_kept_slice_counts_twice(tmp_path: Path, kept: KeptSl
     assert before + behind < files(kept)
 
 
-def test_a_note_of_before_there_were_kept_slices_still_counts(tmp_path: Path, kept: KeptSlices) -> None:
-    """After an update of the agent the comparison goes on."""
+@pytest.mark.parametrize(("incumbent", "compared"), [(1, 31), (7, 1)])
+def test_a_note_counts_beside_the_same_incumbent(
+    tmp_path: Path, kept: KeptSlices, incumbent: int, compared: int
+) -> None:
+    """After an update of the agent a comparison goes on; beside another model than before it begins anew."""
     edge = edge_on(tmp_path, kept)
     made = release(2, network(ALIKE))
     edge.bring(made)
-    edge.slot.note_comparison(2, '{"bounds": {}, "incumbent": "release 1", "pairs": 30}', "")
-    path = edge.slot.folder / "comparison.json"
-    path.write_text(path.read_text().replace(', "kept_until": ""', ""))
+    known = Known(incumbent=incumbent, comparison=Comparison.begin(made.manifest.probation), phase=Role.CANDIDATE)
+    told = json.loads(known.model_dump_json())
+    told["comparison"] = {"bounds": told["comparison"]["bounds"], "incumbent": "release 1", "pairs": 30}
+    edge.slot.note_comparison(2, json.dumps(told))
     again = edge_on(tmp_path, kept)
     again.bring(made)
     read_normal(again)
-    assert again.last.compared == 31
+    assert again.last.compared == compared
     assert noted(again).kept_pairs > 0
 
 
