@@ -171,10 +171,12 @@ def _check_version(manifest: Manifest, facts: EdgeFacts) -> None:
             f"version {manifest.version} runs here with another network: a version is given once", manifest.version
         )
     newest = max(running, facts.highest_version)
-    if manifest.version < newest and newest not in manifest.returns_from and manifest.version != running:
+    # a way back begins at what runs: a later version that was seen and is not run has failed here
+    left = running if running > manifest.version else newest
+    if manifest.version < newest and left not in manifest.returns_from and manifest.version != running:
         raise OldVersionError(
-            f"version {manifest.version} is older than {newest}, which this edge has seen, and no signed rollback "
-            "from there",
+            f"version {manifest.version} is older than {left}, which this edge has seen, and no signed rollback from "
+            "there",
             manifest.version,
         )
 

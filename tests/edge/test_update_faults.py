@@ -501,3 +501,13 @@ def test_an_edge_that_restarts_often_ends_its_probation(tmp_path: Path) -> None:
         edge = TalkingUpdater(slot, shadow_slices=2)
         edge.bring(made)
     assert lives >= PROBATION_SLICES + 2
+
+
+def test_an_edge_leaves_a_withdrawn_release_though_a_later_one_failed_here(tmp_path: Path) -> None:
+    """The signed way back begins at what runs."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models", release(1), release(2)))
+    edge.bring(release(3))
+    edge.read_slices(1, fault="no answer")
+    assert edge.slot.running_version == 2
+    edge.bring(release(1, returns_from=(2,)))
+    assert edge.slot.running_version == 1

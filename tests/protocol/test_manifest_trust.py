@@ -201,7 +201,13 @@ def test_a_signed_rollback_goes_back() -> None:
 def test_a_signed_rollback_goes_back_from_nowhere_else(newest: int) -> None:
     """Replayed to an edge that has gone on since, or has never been there, a signed rollback is an old version."""
     refused(OldVersionError, released(returns_from=[9]), an_edge(newest))
-    refused(OldVersionError, released(returns_from=[9]), an_edge(9, highest_version=max(newest, 10)))
+    refused(OldVersionError, released(returns_from=[9]), an_edge(6, highest_version=newest))
+
+
+def test_a_signed_rollback_goes_back_from_what_runs() -> None:
+    """A later version that failed here does not keep an edge on a withdrawn one; nor does it lead away from another."""
+    assert trusted(released(returns_from=[9]), an_edge(9, highest_version=10)).returns_from == (9,)
+    refused(OldVersionError, released(returns_from=[10]), an_edge(9, highest_version=10))
 
 
 def test_a_rollback_that_was_not_signed_is_refused() -> None:
