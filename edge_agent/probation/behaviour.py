@@ -8,8 +8,9 @@ from typing import Protocol, Self
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from edge_agent.probation.bounds import Bounds, BoundsLike
-from edge_agent.probation.evidence import Count, Stakes, evidence
-from edge_agent.probation.said import Said, contradicted, one_more, other_answers, times
+from edge_agent.probation.evidence import Count
+from edge_agent.probation.said import Said, contradicted, one_more, times
+from edge_agent.probation.signal import Signal
 from protocol.labels import LABELS, Label
 
 RECENT = 31
@@ -21,31 +22,8 @@ COST_FLOOR_MS = 2.0
 
 FINDINGS = tuple(label for label in LABELS if label is not Label.NORMAL)
 
-WEIGHTS: Mapping[str, float] = {
-    "findings": 0.41,
-    "all": 0.24,
-    "label": 0.03,
-    "shift": 0.02,
-    "abstention": 0.045,
-    "slow": 0.045,
-    "kept findings": 0.02,
-    "kept label": 0.03,
-}
-"""Shares of the stake, 1 over all fourteen signals (three labels, three shifts, three kept labels). The mean of
-e-processes is one itself, under any dependence (Vovk and Wang 2021, "E-values: calibration, combination and
-applications"), so signals that speak together add up, which shares of alpha would not. Findings have the most because
-they are rare: with 80 % Normal one run of 54 meets no more than four in 50 slices, and these four have to do. Kept
-slices are many: a small share is enough for them."""
-STAKES: Mapping[str, Stakes] = {
-    "findings": {1.0: 0.96, 0.9: 0.04},
-    "all": {1 / 3: 0.9, 1 / 9: 0.1},
-    "label": {1.0: 0.7, 0.9: 0.3},
-    "shift": {1.0: 0.5, 1 / 3: 0.4, 1 / 9: 0.1},
-    "abstention": {1.0: 0.5, 1 / 3: 0.4, 1 / 9: 0.1},
-    "slow": {1.0: 0.5, 1 / 3: 0.4, 1 / 9: 0.1},
-    "kept findings": {1.0: 0.7, 0.9: 0.3},
-    "kept label": {1.0: 0.7, 0.9: 0.3},
-}
+GROUPS = (("findings", FINDINGS), *(("label", (label,)) for label in LABELS))
+"""Labels whose contradiction is a signal of its own."""
 
 
 class Answer(Protocol):
@@ -65,27 +43,6 @@ class Paired:
     incumbent: Answer
     candidate_ms: float
     incumbent_ms: float
-
-
-@dataclass(frozen=True)
-class Signal:
-    """One way to be out of bounds, and how often it happened."""
-
-    kind: str
-    what: str
-    where: str
-    count: Count
-    bound: float
-    slices: str = "slices"
-
-    @property
-    def evidence(self) -> float:
-        """Return this signal's part of the fortune."""
-        return WEIGHTS[self.kind] * evidence(self.count, self.bound, STAKES[self.kind])
-
-    def __str__(self) -> str:
-        often = f"{self.count.events} of {self.count.trials} {self.slices}"
-        return f"{self.what} {self.where} on {often} (allowed {self.bound:.0%})"
 
 
 class Comparison(BaseModel):
@@ -152,33 +109,23 @@ class Comparison(BaseModel):
 
     def signals(self) -> Iterator[Signal]:
         """Yield each way to be out of bounds."""
-        bounds, said = self.bounds, self.said
-        all_slices = contradicted(said)
-        yield Signal("all", "gave another label", f"than {self.incumbent}", all_slices, bounds.max_disagreement)
-        yield from self._contradictions(said)
+        bounds, changed = self.bounds, contradicted(self.said)
+        yield Signal("all", changed, bounds.max_disagreement)
         for label in LABELS:
-            gained = Count(trials=all_slices.trials, events=times(said, _but(label), (label,)))
-            yield Signal("shift", f"said {label}", f"where {self.incumbent} did not", gained, bounds.max_shift)
-        where = f"where {self.incumbent} was certain"
-        yield Signal("abstention", "was uncertain", where, self.abstained, bounds.max_abstention)
-        what, where = f"took over {bounds.max_latency_ratio:g} times as long", f"as {self.incumbent} usually does"
-        yield Signal("slow", what, where, self.slow, bounds.max_slow_share)
-        yield from self._contradictions(self.kept, "kept ")
-
-    def _contradictions(self, said: Said, kept: str = "") -> Iterator[Signal]:
-        for kind, group in (("findings", FINDINGS), *(("label", (label,)) for label in LABELS)):
-            answers = other_answers(said, group)
-            what = f"said {answers[0]}" if len(answers) == 1 else "gave another label"
-            where = f"where {self.incumbent} said {' or '.join(group)}"
-            count, bound = contradicted(said, group), self.bounds.max_contradiction
-            yield Signal(kept + kind, what, where, count, bound, f"{kept}slices")
+            gained = Count(trials=changed.trials, events=times(self.said, _but(label), label))
+            yield Signal("shift", gained, bounds.max_shift, (label,))
+        yield Signal("abstention", self.abstained, bounds.max_abstention)
+        yield Signal("slow", self.slow, bounds.max_slow_share)
+        for kept, said in (("", self.said), ("kept ", self.kept)):
+            for kind, group in GROUPS:
+                yield Signal(kept + kind, contradicted(said, group), bounds.max_contradiction, group, said)
 
     def _judged(self, changes: Mapping[str, object]) -> Self:
         after = self.model_copy(update=changes)
         if after.broken or after.evidence < 1 / after.bounds.alpha:
             return after
         worst = max(after.signals(), key=lambda signal: signal.evidence)
-        return after.model_copy(update={"broken": str(worst)})
+        return after.model_copy(update={"broken": worst.say(after.incumbent, after.bounds)})
 
 
 def _but(label: Label) -> list[Label]:

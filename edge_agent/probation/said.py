@@ -15,17 +15,16 @@ def one_more(said: Said, given: Label, answer: Label) -> Said:
     return {**said, given: {**row, answer: row.get(answer, 0) + 1}}
 
 
-def times(said: Said, given: Iterable[Label], answers: Iterable[Label]) -> int:
-    """Count the slices in which the incumbent said one of the first labels and the candidate one of the second."""
-    wanted = tuple(answers)
-    return sum(said.get(label, {}).get(answer, 0) for label in given for answer in wanted)
+def times(said: Said, given: Iterable[Label], answer: Label) -> int:
+    """Count the slices in which the incumbent said one of these labels and the candidate that one."""
+    return sum(said.get(label, {}).get(answer, 0) for label in given)
 
 
 def contradicted(said: Said, group: Iterable[Label] = LABELS) -> Count:
     """Count those to which the incumbent gave a label of the group, and how many of them got another one."""
-    rows = {label: said.get(label, {}) for label in group}
-    trials = sum(sum(row.values()) for row in rows.values())
-    return Count(trials=trials, events=trials - sum(row.get(label, 0) for label, row in rows.items()))
+    rows = [(label, said[label]) for label in group if label in said]
+    trials = sum(sum(row.values()) for _, row in rows)
+    return Count(trials=trials, events=trials - sum(row.get(label, 0) for label, row in rows))
 
 
 def other_answers(said: Said, group: Iterable[Label]) -> list[Label]:
