@@ -10,7 +10,7 @@ from sliceloop.update_bench.behaviour_report import WITHIN, name_of
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 
 DPI = 120
-PANEL_IN, HEIGHT_IN, LEGEND_IN = 4.2, 2.6, 2.4
+PANEL_IN, HEIGHT_IN, LEGEND_IN = 4.2, 2.4, 2.4
 COLOURS = ("#1F6FB4", "#D1495B", "#2E8B57", "#8E5EA2", "#C98A1B", "#5E6773", "#3FA7A7", "#B05A2C")
 
 

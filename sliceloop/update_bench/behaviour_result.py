@@ -1,7 +1,5 @@
 """What the behaviour bench measured, as JSON."""
 
-from statistics import median
-
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from edge_agent.probation import Bounds
@@ -35,12 +33,6 @@ class Course(BaseModel):
     def share(self, within: int) -> Share:
         """Return in how many of the runs a verdict came within so many slices."""
         return Share(sum(at is not None and at <= within for at in self.caught_at), len(self.caught_at))
-
-    @property
-    def median_at(self) -> float | None:
-        """Return the median slice of the runs with a verdict."""
-        caught = [at for at in self.caught_at if at is not None]
-        return median(caught) if caught else None
 
 
 class BehaviourResult(BaseModel):
