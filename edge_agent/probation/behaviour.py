@@ -83,20 +83,21 @@ class Comparison(BaseModel):
         """Return the comparison after one more slice."""
         recent = (*self.recent_ms, pair.incumbent_ms)[-RECENT:]
         changes: dict[str, object] = {"pairs": self.pairs + 1, "recent_ms": recent}
+        slow = False
         if not pair.incumbent.uncertain:
             changes["said"] = one_more(self.said, pair.incumbent.label, pair.candidate.label)
             changes["abstained"] = self.abstained.plus(pair.candidate.uncertain)
         if len(recent) >= FEWEST_RECENT:
-            limit_ms = self.bounds.max_latency_ratio * median(recent) + COST_FLOOR_MS
-            changes["slow"] = self.slow.plus(pair.candidate_ms > limit_ms)
-        return self._judged(changes)
+            slow = pair.candidate_ms > self.bounds.max_latency_ratio * median(recent) + COST_FLOOR_MS
+            changes["slow"] = self.slow.plus(slow)
+        return self._judged(changes, otherwise=slow or pair.candidate.uncertain or _differ(pair))
 
     def with_kept(self, pair: Paired) -> Self:
         """Return the comparison after one more kept slice: a word on its label alone, since the site is not like it."""
         changes: dict[str, object] = {"kept_pairs": self.kept_pairs + 1}
         if not pair.incumbent.uncertain:
             changes["kept"] = one_more(self.kept, pair.incumbent.label, pair.candidate.label)
-        return self._judged(changes)
+        return self._judged(changes, otherwise=_differ(pair))
 
     def verdict(self) -> str:
         """Say what is out of bounds; empty while nothing is."""
@@ -120,12 +121,16 @@ class Comparison(BaseModel):
             for kind, group in GROUPS:
                 yield Signal(kept + kind, contradicted(said, group), bounds.max_contradiction, group, said)
 
-    def _judged(self, changes: Mapping[str, object]) -> Self:
+    def _judged(self, changes: Mapping[str, object], *, otherwise: bool) -> Self:
         after = self.model_copy(update=changes)
-        if after.broken or after.evidence < 1 / after.bounds.alpha:
+        if after.broken or not otherwise or after.evidence < 1 / after.bounds.alpha:  # where all is as it was, it falls
             return after
         worst = max(after.signals(), key=lambda signal: signal.evidence)
         return after.model_copy(update={"broken": worst.say(after.incumbent, after.bounds)})
+
+
+def _differ(pair: Paired) -> bool:
+    return pair.candidate.label is not pair.incumbent.label
 
 
 def _but(label: Label) -> list[Label]:
