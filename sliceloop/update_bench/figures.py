@@ -115,6 +115,7 @@ def _caught(axes: Axes, behaviour: BehaviourResult) -> None:
     axes.axvline(WITHIN, color=GREY, linewidth=1, zorder=0)
     axes.axhline(MIN_CAUGHT, color=GREY, linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=1)  # 0: by kept slices alone
+    axes.set_xlim(left=0)
     axes.set_xlabel("live slices")
     axes.set_ylabel("rolled back, of all candidates' runs")
     axes.legend(fontsize=6)
