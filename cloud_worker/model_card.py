@@ -82,6 +82,7 @@ def _what(manifest: Manifest) -> list[str]:
         "uncertain": f"where no label has a probability of {manifest.uncertain_below:.2f}",
         "on an edge": f"at most {manifest.trial.latency_ms:g} ms a slice and {manifest.trial.memory_mb:g} MB",
         "watched": f"taken back above {manifest.probation.max_disagreement:.0%} of disagreement with its predecessor, "
+        f"{manifest.probation.max_contradiction:.0%} of its findings or of one label contradicted, "
         f"{manifest.probation.max_shift:.0%} of slices moved to a label, or {manifest.probation.max_abstention:.0%} "
         "more abstentions",
     }

@@ -16,7 +16,9 @@ class ProbationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_disagreement: Probability = _BOUNDS.max_disagreement
-    """Of the slices to which the predecessor gives a label, how many may get another one; for each label."""
+    """How many slices may get another label than the predecessor's."""
+    max_contradiction: Probability = _BOUNDS.max_contradiction
+    """Of the slices to which the predecessor gives a finding, or one label, how many may get another; at any site."""
     max_shift: Probability = _BOUNDS.max_shift
     """How many slices may get a label that the predecessor did not give them; for each label."""
     max_abstention: Probability = _BOUNDS.max_abstention

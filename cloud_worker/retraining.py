@@ -13,7 +13,7 @@ import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cloud_worker.expected_changes import expected_changes, probabilities
+from cloud_worker.expected_changes import answers, expected_changes, probabilities
 from cloud_worker.gate import GateVerdict, HeldBack, judge
 from cloud_worker.ledger import Candidate, LabelledSlice, Ledger, StoredRequest
 from cloud_worker.ledger import Release as StoredRelease
@@ -271,9 +271,9 @@ class Retraining:
         ours = self._logits(candidate_model, held_back.pixels)
         manifest = shown_manifest(incumbent.envelope)
         changes = expected_changes(
-            probabilities(theirs, manifest.temperature),
-            probabilities(ours, candidate.temperature),
-            manifest.uncertain_below,
+            answers(probabilities(theirs, manifest.temperature), manifest.uncertain_below),
+            answers(probabilities(ours, candidate.temperature), manifest.uncertain_below),
+            held_back.labels,
             held_back.patients,
         )
         verdict = judge(theirs, ours, held_back, self._settings.gate)

@@ -37,7 +37,10 @@ class ProbationBounds(Part):
     """What a network may do otherwise than its predecessor before an edge takes it back; shares are of slices, 0..1."""
 
     max_disagreement: Probability = 0.25
-    """Of the slices to which the predecessor gives a label, how many may get another one; for each label."""
+    """How many slices may get another label."""
+    max_contradiction: Probability = Field(default_factory=lambda bounds: bounds["max_disagreement"])
+    """Of the slices to which the predecessor gives a finding, or one label, how many may get another one, whatever
+    the slices of a site are. A release from before there was this bound meant the first one by both."""
     max_shift: Probability = 0.25
     """How many slices may get a label that the predecessor did not give them; for each label."""
     max_abstention: Probability = 0.25

@@ -44,7 +44,7 @@ def evidence(count: Count, bound: float, stakes: Stakes) -> float:
     A bound of 1 allows everything, and one of 0 nothing: then a single event is more than enough.
     The fortune of a mixture is the mixture of the fortunes, and each depends on the two counts alone: no past is kept.
     """
-    if bound >= 1:
+    if bound >= 1 or not count.trials:
         return 1.0
     bound = max(bound, LEAST_BOUND)
     return math.fsum(share * _fortune(count, bound, bound + way * (1 - bound)) for way, share in stakes.items())

@@ -162,7 +162,7 @@ def _worker(folder: Path, keys: KeyFolder, s3_url: str, min_new_labels: int, see
 def _signer(keys: KeyFolder, worker: dict[str, Any]) -> dict[str, Any]:
     """Return what the engineer's machine is set to: it alone holds the release key, and no worker runs there."""
     # the first release is weak on purpose: its successor may answer otherwise nearly always, and is meant to
-    otherwise = dict.fromkeys(("max_disagreement", "max_shift", "max_abstention"), 0.95)
+    otherwise = dict.fromkeys(("max_disagreement", "max_contradiction", "max_shift", "max_abstention"), 0.95)
     return {
         "release": {"signing_key_files": [str(keys.signing)], "name": "sliceloop-demo", "probation": otherwise},
         "worker": {"ledger_url": worker["worker"]["ledger_url"]},

@@ -1,11 +1,11 @@
 """What updates have to reach, and what was measured beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from sliceloop.update_bench.behaviour_report import WITHIN
-from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
+from sliceloop.update_bench.behaviour_report import WITHIN, ground_of, name_of
+from sliceloop.update_bench.behaviour_result import SIGNED, BehaviourResult, Course
 from sliceloop.update_bench.bytes_moved import CHUNKS, DELTA, FLOAT16, FLOAT32, UpdateBytes
 from sliceloop.update_bench.cut_line import CutLineResult
 from sliceloop.update_bench.fifty import FiftyResult
@@ -100,33 +100,33 @@ def of_fleet(result: FiftyResult) -> list[Aim]:
 
 
 def of_behaviour(result: BehaviourResult) -> list[Aim]:
-    """Judge, for each mix of slices, the bad kind that is found least often and the good one that is wronged most."""
-    return [aim for mix in dict.fromkeys(course.mix for course in result.courses) for aim in _of_mix(result, mix)]
+    """Judge, on every ground, the bad kind that is found least often and the good one that is wronged most."""
+    grounds: dict[tuple[str, bool, str], list[Course]] = {}
+    for course in result.courses:
+        grounds.setdefault((course.held_to, course.kept, course.mix), []).append(course)
+    return [_good(courses) if held_to == SIGNED else _bad(courses) for (held_to, *_), courses in grounds.items()]
 
 
-def _of_mix(result: BehaviourResult, mix: str) -> Iterator[Aim]:
-    for real in (False, True):
-        courses = [course for course in result.courses if course.mix == mix and course.real is real]
-        networks = " networks" if real else ""
-        bad, good = ([each for each in courses if each.good is kind] for kind in (False, True))
-        if bad:
-            yield _bad(bad, f"worst bad{networks or ' candidate'}, slices {mix}: back within {WITHIN} slices")
-        if good:
-            yield _good(good, f"worst good{networks or ' candidate'}, slices {mix}: rolled back ever")
-
-
-def _bad(courses: Sequence[Course], what: str) -> Aim:
+def _bad(courses: Sequence[Course]) -> Aim:
     worst = min(courses, key=lambda course: course.share(WITHIN).value)
     share = worst.share(WITHIN)
-    measured = f"{share.hits} of {share.of}: {worst.kind}"
-    return Aim(what=what, aim=f">= {MIN_CAUGHT:.0%}", measured=measured, met=share.value >= MIN_CAUGHT)
+    return Aim(
+        what=f"worst bad candidate, {ground_of(worst)}: back within {WITHIN} slices",
+        aim=f">= {MIN_CAUGHT:.0%}",
+        measured=f"{share.hits} of {share.of}: {name_of(worst)}",
+        met=share.value >= MIN_CAUGHT,
+    )
 
 
-def _good(courses: Sequence[Course], what: str) -> Aim:
+def _good(courses: Sequence[Course]) -> Aim:
     worst = max(courses, key=lambda course: course.share(course.slices).value)
     share = worst.share(worst.slices)
-    measured = f"{share.hits} of {share.of}: {worst.kind}"
-    return Aim(what=what, aim=f"<= {MAX_WRONGED:.0%}", measured=measured, met=share.value <= MAX_WRONGED)
+    return Aim(
+        what=f"worst good candidate, {ground_of(worst)}: rolled back ever",
+        aim=f"<= {MAX_WRONGED:.0%}",
+        measured=f"{share.hits} of {share.of}: {name_of(worst)}",
+        met=share.value <= MAX_WRONGED,
+    )
 
 
 def _at_most(what: str, value: float, limit: float, form: str) -> Aim:

@@ -1,12 +1,13 @@
 """`bench update`, the part on behaviour: how soon probation finds bad candidates, and whether it spares good ones."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice, product
 from pathlib import Path
 
 from edge_agent.probation import Bounds, Comparison
-from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
+from sliceloop.update_bench.behaviour_result import DEFAULT, SIGNED, WIDEST, BehaviourResult, Course
 from sliceloop.update_bench.kinds import MIXES, Kind, made_up, read_by_networks
 from sliceloop.update_bench.networks import (
     MATCHES,
@@ -16,6 +17,7 @@ from sliceloop.update_bench.networks import (
     phantom_splits,
     splits_of,
 )
+from sliceloop.update_bench.signed import signed, widest
 from training.durable import write_atomically
 from training.provenance import code_commit, machine, versions
 
@@ -41,12 +43,19 @@ class BehaviourRequest:
 
 
 def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = lambda _: None) -> BehaviourResult:
-    """Run every kind on every mix."""
-    courses = list(_courses(made_up(), request, say, real=False))
-    if request.networks:
-        courses += _courses(_kinds_of_networks(request, say), request, say, real=True)
+    """Run every kind on every mix, by an edge that has kept slices, and by a new one."""
+    kinds = made_up() + (_kinds_of_networks(request, say) if request.networks else ())
+    seeds = range(request.seed, request.seed + request.runs)
+    by_gate = {kind.name: [signed(kind, seed) for seed in seeds] for kind in kinds if kind.good}
+    most = widest(each for kind in kinds if kind.good and kind.real is request.networks for each in by_gate[kind.name])
+    courses: list[Course] = []
+    for kind in kinds:
+        say(kind.name)
+        held_to = {SIGNED: by_gate[kind.name]} if kind.good else {DEFAULT: [request.bounds], WIDEST: [most]}
+        courses += [_course(kind, ground, seeds) for ground in _grounds(held_to)]
     return BehaviourResult(
         bounds=request.bounds,
+        widest=most,
         seed=request.seed,
         runs=request.runs,
         courses=tuple(courses),
@@ -56,9 +65,9 @@ def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = la
     )
 
 
-def _kinds_of_networks(request: BehaviourRequest, say: Callable[[str], None]) -> Sequence[Kind]:
+def _kinds_of_networks(request: BehaviourRequest, say: Callable[[str], None]) -> tuple[Kind, ...]:
     answers = _answers(request, say)
-    return list(read_by_networks(MATCHES, answers.by_network, answers.truth))
+    return tuple(read_by_networks(MATCHES, answers.by_network, answers.truth))
 
 
 def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
@@ -81,34 +90,45 @@ def _name(request: BehaviourRequest) -> str:
     return "phantoms" if request.data is None else request.data.name
 
 
-def _courses(
-    kinds: Sequence[Kind], request: BehaviourRequest, say: Callable[[str], None], *, real: bool
-) -> Iterator[Course]:
-    for kind in kinds:
-        say(kind.name)
-        for mix in MIXES:
-            yield _course(kind, mix, request, real=real)
+@dataclass(frozen=True)
+class Ground:
+    """Where a kind is run: the slices, whether the edge has kept some, and the bounds of each run, in turn."""
+
+    mix: str
+    kept: bool
+    held_to: str
+    bounds: Sequence[Bounds]
 
 
-def _course(kind: Kind, mix: str, request: BehaviourRequest, *, real: bool) -> Course:
+def _grounds(held_to: Mapping[str, Sequence[Bounds]]) -> Iterator[Ground]:
+    """Yield every combination."""
+    for (name, bounds), kept, mix in product(held_to.items(), (True, False), MIXES):
+        yield Ground(mix, kept, name, bounds)
+
+
+def _course(kind: Kind, ground: Ground, seeds: Sequence[int]) -> Course:
     slices = SLICES_OF_GOOD if kind.good else SLICES_OF_BAD
-    ends = [_end(kind, mix, request.seed + run, slices, request.bounds) for run in range(request.runs)]
+    ends = [_end(kind, ground, seed, bounds, slices) for seed, bounds in zip(seeds, cycle(ground.bounds), strict=False)]
     return Course(
         kind=kind.name,
         good=kind.good,
-        real=real,
-        mix=mix,
+        real=kind.real,
+        mix=ground.mix,
+        kept=ground.kept,
+        held_to=ground.held_to,
         slices=slices,
         caught_at=tuple(end.pairs if end.verdict() else None for end in ends),
         verdict=next((end.verdict() for end in ends if end.verdict()), ""),
     )
 
 
-def _end(kind: Kind, mix: str, seed: int, slices: int, bounds: Bounds) -> Comparison:
-    """Return the comparison as it stands at the verdict, or after all slices."""
-    comparison = Comparison.begin(bounds)
-    for _, pair in zip(range(slices), kind.pairs(MIXES[mix], seed), strict=False):
-        comparison = comparison.with_pair(pair)
+def _end(kind: Kind, ground: Ground, seed: int, bounds: Bounds, slices: int) -> Comparison:
+    """Return the comparison as it stands at the verdict, or after all slices; kept ones come first."""
+    comparison, mix = Comparison.begin(bounds), MIXES[ground.mix]
+    for pair in kind.kept(mix, seed) if ground.kept else ():
+        comparison = comparison.with_kept(pair)
+    for pair in islice(kind.pairs(mix, seed), slices):
         if comparison.verdict():
             break
+        comparison = comparison.with_pair(pair)
     return comparison

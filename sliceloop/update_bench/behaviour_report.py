@@ -1,12 +1,14 @@
 """What `bench update` prints about behaviour."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 
 from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
 
 WITHIN = 50
-"""Slices in which a bad candidate is to be found."""
+"""Live slices in which a bad candidate is to be found."""
 
 
 def show(result: BehaviourResult, console: Console) -> None:
@@ -15,16 +17,26 @@ def show(result: BehaviourResult, console: Console) -> None:
     console.print(_good(result))
 
 
+def name_of(course: Course) -> str:
+    """Name a kind, and say whether networks read."""
+    return f"{course.kind} (network)" if course.real else course.kind
+
+
+def ground_of(course: Course) -> str:
+    """Name where it ran."""
+    return f"{course.held_to}, {'kept slices' if course.kept else 'new edge'}, {course.mix}"
+
+
 def _bad(result: BehaviourResult) -> Table:
     table = Table(title=f"Bad candidates, {result.runs} runs each [95 % interval by Wilson]")
-    for name in ("candidate", "slices"):
+    for name in ("candidate", "held to", "slices"):
         table.add_column(name)
-    for name in (f"rolled back within {WITHIN}", "median slice", "latest"):
+    for name in ("back by kept slices alone", f"back within {WITHIN}", f"new edge: back within {WITHIN}", "latest"):
         table.add_column(name, justify="right")
     table.add_column("because it")
-    for course in result.courses:
-        if not course.good:
-            table.add_row(_name(course), course.mix, str(course.share(WITHIN)), *_slices(course), course.verdict)
+    for kept, new in _both(result, good=False):
+        shares = (kept.share(0), kept.share(WITHIN), new.share(WITHIN))
+        table.add_row(name_of(kept), kept.held_to, kept.mix, *map(str, shares), _latest(new), kept.verdict)
     return table
 
 
@@ -32,22 +44,23 @@ def _good(result: BehaviourResult) -> Table:
     table = Table(title=f"Good candidates, {result.runs} runs each [95 % interval by Wilson]")
     for name in ("candidate", "slices"):
         table.add_column(name)
-    for name in (f"rolled back within {WITHIN}", "ever", "of slices"):
+    for name in ("back by kept slices alone", "back ever", "new edge: back ever", "of slices"):
         table.add_column(name, justify="right")
     table.add_column("because it")
-    for course in result.courses:
-        if course.good:
-            within, ever = course.share(WITHIN), course.share(course.slices)
-            table.add_row(_name(course), course.mix, str(within), str(ever), str(course.slices), course.verdict)
+    for kept, new in _both(result, good=True):
+        shares = (kept.share(0), kept.share(kept.slices), new.share(new.slices))
+        table.add_row(name_of(kept), kept.mix, *map(str, shares), str(kept.slices), kept.verdict or new.verdict)
     return table
 
 
-def _name(course: Course) -> str:
-    return f"{course.kind} (network)" if course.real else course.kind
+def _both(result: BehaviourResult, *, good: bool) -> Iterator[tuple[Course, Course]]:
+    """Yield the courses of an edge with kept slices, each with that of a new edge."""
+    courses = {(each.kind, each.held_to, each.mix, each.kept): each for each in result.courses if each.good is good}
+    for (kind, held_to, mix, kept), course in courses.items():
+        if kept:
+            yield course, courses[kind, held_to, mix, False]
 
 
-def _slices(course: Course) -> tuple[str, str]:
+def _latest(course: Course) -> str:
     caught = [at for at in course.caught_at if at is not None]
-    missed = len(caught) < len(course.caught_at)
-    latest = f"not within {course.slices}" if missed else str(max(caught))
-    return f"{course.median_at:.0f}" if caught else "-", latest
+    return f"not within {course.slices}" if len(caught) < len(course.caught_at) else str(max(caught))

@@ -1,11 +1,12 @@
 """What the behaviour bench measured, as JSON."""
 
-from statistics import median
-
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from edge_agent.probation import Bounds
 from training.intake.figures import Share
+
+DEFAULT, WIDEST, SIGNED = "default bounds", "widest bounds", "signed by its gate"
+"""A bad candidate passes no gate: it is held to the default bounds, and to the widest that a gate gave."""
 
 
 class Course(BaseModel):
@@ -18,10 +19,14 @@ class Course(BaseModel):
     real: bool
     """Read by networks, not made up."""
     mix: str
+    kept: bool
+    """The edge had kept slices; otherwise it was a new one."""
+    held_to: str
+    """Which bounds."""
     slices: int
     """So many were read in a run, unless a verdict came before."""
     caught_at: tuple[int | None, ...]
-    """For each run the slice that brought the verdict."""
+    """For each run the live slice that brought the verdict, 0 where kept ones did."""
     verdict: str
     """Of the first run that had one."""
 
@@ -29,19 +34,15 @@ class Course(BaseModel):
         """Return in how many of the runs a verdict came within so many slices."""
         return Share(sum(at is not None and at <= within for at in self.caught_at), len(self.caught_at))
 
-    @property
-    def median_at(self) -> float | None:
-        """Return the median slice of the runs with a verdict."""
-        caught = [at for at in self.caught_at if at is not None]
-        return median(caught) if caught else None
-
 
 class BehaviourResult(BaseModel):
-    """All courses, and by what bounds."""
+    """All courses, and by what bounds; those of good candidates are of each run's gate."""
 
     model_config = ConfigDict(frozen=True)
 
     bounds: Bounds
+    widest: Bounds
+    """Of all that the gates of good networks gave (of good made-up candidates where there are no networks)."""
     seed: int
     runs: int
     courses: tuple[Course, ...]

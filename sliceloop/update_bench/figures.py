@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sliceloop.update_bench.aims import MAX_GAP, MAX_SGD_SHARE, MIN_CAUGHT
 from sliceloop.update_bench.behaviour_report import WITHIN
-from sliceloop.update_bench.behaviour_result import BehaviourResult
+from sliceloop.update_bench.behaviour_result import WIDEST, BehaviourResult
 from sliceloop.update_bench.bytes_moved import FLOAT16, FLOAT32, UpdateBytes
 from sliceloop.update_bench.fifty import FiftyResult
 from sliceloop.update_bench.fine_tunings import FineTunings
@@ -123,18 +123,20 @@ def _memory(axes: Axes, swapped: dict[str, SwapsResult]) -> None:
 
 
 def _caught(axes: Axes, behaviour: BehaviourResult) -> None:
-    """Draw all kinds together; the picture of the behaviour bench shows each."""
-    for mix, colour in zip(dict.fromkeys(course.mix for course in behaviour.courses), COLOURS, strict=False):
+    """Draw all kinds on an edge with kept slices together; the picture of the behaviour bench shows each, and more."""
+    kept = [course for course in behaviour.courses if course.kept and course.held_to != WIDEST]
+    for mix, colour in zip(dict.fromkeys(course.mix for course in kept), COLOURS, strict=False):
         for good, line in ((False, "-"), (True, ":")):
-            courses = [course for course in behaviour.courses if course.mix == mix and course.good is good]
-            slices = range(1, min((course.slices for course in courses), default=0) + 1)
+            courses = [course for course in kept if course.mix == mix and course.good is good]
+            slices = range(min((course.slices for course in courses), default=0) + 1)
             shares = [sum((course.share(within) for course in courses), Share(0, 0)).value for within in slices]
             name = f"{'good' if good else 'bad'}, slices {mix}"
             axes.plot(slices, shares, line, color=colour, label=name, linewidth=1.3)
     axes.axvline(WITHIN, color=GREY, linewidth=1, zorder=0)
     axes.axhline(MIN_CAUGHT, color=GREY, linewidth=1, zorder=0)
-    axes.set_xscale("log")
-    axes.set_xlabel("slices compared")
+    axes.set_xscale("symlog", linthresh=1)  # 0: by kept slices alone
+    axes.set_xlim(left=0)
+    axes.set_xlabel("live slices")
     axes.set_ylabel("rolled back, of all candidates' runs")
     axes.legend(fontsize=6)
 

@@ -14,6 +14,10 @@ SPIKE_SHARE, SPIKE_TIMES = 0.05, 3.0
 """One reading in twenty costs three times as much: other work evicts caches, the clock rate falls."""
 MISSED_SHARE = 0.3
 """Of one class the incumbent of a better candidate gets so many wrong."""
+READ_BEFORE = 3_000
+"""Slices that an edge read before the candidate came, some weeks of work."""
+KEPT_SLICES = 64
+"""Of each label that the incumbent gave, as `edge.kept_slices` is by default."""
 
 MIXES: Mapping[str, tuple[float, float, float]] = {
     "balanced": (1.0, 1.0, 1.0),
@@ -43,6 +47,8 @@ class Kind:
     good: bool
     draw: Draw
     times_slower: float = 1.0
+    real: bool = False
+    """Read by networks, not made up."""
 
     def pairs(self, mix: Sequence[float], seed: int) -> Iterator[Paired]:
         """Yield paired readings without end; the same seed gives the same."""
@@ -50,6 +56,15 @@ class Kind:
         while True:
             candidate, incumbent = self.draw(chance.choices(LABELS, mix)[0], chance)
             yield Paired(candidate, incumbent, _cost_ms(chance) * self.times_slower, _cost_ms(chance))
+
+    def kept(self, mix: Sequence[float], seed: int) -> Iterator[Paired]:
+        """Yield both readings of the slices that an edge has kept so far."""
+        chance, full = random.Random(f"{self.name} kept {seed}"), dict.fromkeys(LABELS, 0)  # noqa: S311
+        for _ in range(READ_BEFORE):
+            candidate, incumbent = self.draw(chance.choices(LABELS, mix)[0], chance)
+            if not incumbent.uncertain and full[incumbent.label] < KEPT_SLICES:
+                full[incumbent.label] += 1
+                yield Paired(candidate, incumbent, 0.0, 0.0)
 
 
 def made_up() -> tuple[Kind, ...]:
@@ -87,7 +102,7 @@ def read_by_networks(
     of_label = {label: [index for index, true in enumerate(truth) if true is label] for label in LABELS}
     for match in matches:
         draw = _read(answers[match.candidate], answers[match.incumbent], of_label)
-        yield Kind(match.name, match.good, draw)
+        yield Kind(match.name, match.good, draw, real=True)
 
 
 def _read(candidate: Sequence[Answer], incumbent: Sequence[Answer], of_label: Mapping[Label, Sequence[int]]) -> Draw:

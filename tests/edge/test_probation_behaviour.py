@@ -20,7 +20,7 @@ from probation_parts import (
     unsure,
 )
 
-from edge_agent.probation import Bounds, Comparison, Paired, findings_needed
+from edge_agent.probation import Bounds, Comparison, Paired
 from protocol.labels import LABELS, Label
 
 NORMAL, PNEUMONIA, COVID = Label.NORMAL, Label.PNEUMONIA, Label.COVID_19
@@ -133,7 +133,6 @@ def test_bounds_of_nothing_and_of_everything_are_bounds(share: float) -> None:
     assert not same_so_far.verdict()
     after_one = same_so_far.with_pair(Paired(Said(COVID), Said(NORMAL), 10, 10))
     assert bool(after_one.verdict()) is (share == 0)
-    assert findings_needed(bounds) == (1 if share == 0 else 0)
     assert bool(_after(after_one, stream(at_random, BALANCED, 1), 100).verdict()) is (share == 0)
 
 
@@ -143,18 +142,6 @@ def test_uncertain_incumbents_say_nothing_about_labels() -> None:
     for _ in range(100):
         comparison = comparison.with_pair(Paired(Said(COVID), Said(NORMAL, uncertain=True), 10, 10))
     assert not comparison.verdict()
-
-
-def test_a_comparison_knows_whether_it_met_enough_findings() -> None:
-    """Normal slices alone cannot tell a network that calls everything Normal; four findings can."""
-    comparison = _after(Comparison.begin(Bounds()), stream(always(NORMAL), (1, 0, 0), 1), 200)
-    assert not comparison.could_tell
-    assert not comparison.verdict()
-    for _ in range(findings_needed(Bounds())):
-        comparison = comparison.with_pair(Paired(Said(NORMAL), Said(COVID), 10, 10))
-    assert findings_needed(Bounds()) == 4
-    assert comparison.could_tell
-    assert comparison.verdict()
 
 
 def _after(comparison: Comparison, pairs: Iterator[Paired], count: int) -> Comparison:

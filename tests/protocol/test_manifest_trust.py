@@ -383,6 +383,7 @@ def test_more_files_or_deltas_than_a_release_has_are_refused() -> None:
         {"trial": {"latency_ms": 0}},
         {"trial": {"memory_mb": -1}},
         {"probation": {"max_disagreement": 1.5}},
+        {"probation": {"max_contradiction": -0.1}},
         {"probation": {"alpha": 0}},
         {"probation": {"max_latency_ratio": 1}},
     ],
@@ -393,6 +394,12 @@ def test_a_manifest_with_a_senseless_value_is_refused(changes: dict[str, Any]) -
 
 
 # What is here already.
+
+
+def test_a_release_from_before_contradictions_had_a_bound_means_one_by_both() -> None:
+    """What was signed as allowed then stays allowed."""
+    signed = stored_manifest(released(probation={"max_disagreement": 0.4}), RELEASE_KEYS, 1).probation
+    assert signed.max_contradiction == 0.4
 
 
 def test_a_release_that_is_here_goes_on_whatever_its_age() -> None:

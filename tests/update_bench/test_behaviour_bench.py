@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections import Counter
 from itertools import islice
 
 import numpy as np
@@ -13,9 +14,10 @@ from protocol.labels import LABELS, Label
 from sliceloop.update_bench.behaviour import BehaviourRequest, measure_behaviour
 from sliceloop.update_bench.behaviour_figures import draw
 from sliceloop.update_bench.behaviour_report import show
-from sliceloop.update_bench.behaviour_result import BehaviourResult, Course
+from sliceloop.update_bench.behaviour_result import DEFAULT, SIGNED, WIDEST, BehaviourResult, Course
 from sliceloop.update_bench.beside_cost import cost_beside
-from sliceloop.update_bench.kinds import MIXES, Match, Said, made_up, read_by_networks
+from sliceloop.update_bench.kinds import KEPT_SLICES, MIXES, Match, Said, made_up, read_by_networks
+from sliceloop.update_bench.signed import signed, widest
 from training.model.preprocess import INPUT_PX
 from training.model.reader import Reading
 
@@ -26,12 +28,38 @@ def benched() -> BehaviourResult:
 
 
 def test_every_kind_runs_on_every_mix(benched: BehaviourResult) -> None:
-    """A course for each, with as many runs as were asked for."""
+    """A course for each, with kept slices and without, with as many runs as were asked for."""
     courses = benched.courses
-    assert {(course.kind, course.mix) for course in courses} == {
-        (kind.name, mix) for kind in made_up() for mix in MIXES
+    assert {(course.kind, course.mix, course.kept) for course in courses} == {
+        (kind.name, mix, kept) for kind in made_up() for mix in MIXES for kept in (True, False)
     }
     assert {len(course.caught_at) for course in courses} == {2}
+
+
+def test_bad_candidates_are_held_to_two_bounds_and_good_ones_to_their_gates(benched: BehaviourResult) -> None:
+    """A bad one passes no gate: the default bounds hold for it, and the widest that a gate gave."""
+    bad, good = ({course.held_to for course in benched.courses if course.good is each} for each in (False, True))
+    assert (bad, good) == ({DEFAULT, WIDEST}, {SIGNED})
+    assert benched.widest.max_contradiction > benched.bounds.max_contradiction
+
+
+def test_an_edge_keeps_so_many_slices_of_each_label_of_which_the_incumbent_was_certain() -> None:
+    """Where most slices are Normal the findings of weeks are kept, and only so many Normal ones."""
+    kind = next(kind for kind in made_up() if kind.name == "always uncertain")
+    kept = list(kind.kept(MIXES["95 % Normal"], 1))
+    of_label = Counter(pair.incumbent.label for pair in kept)
+    assert of_label[Label.NORMAL] == KEPT_SLICES
+    assert min(of_label.values()) > 40
+    assert not any(pair.incumbent.uncertain for pair in kept)
+
+
+def test_a_gate_signs_what_it_sees() -> None:
+    """Room for a tenth that is answered otherwise, the same for the same seed; the default where nothing is."""
+    kinds = {kind.name: kind for kind in made_up()}
+    identical, other = (signed(kinds[name], 1) for name in ("identical", "20 % other"))
+    assert identical.max_disagreement == identical.max_shift == 0.25 < other.max_disagreement
+    assert other == signed(kinds["20 % other"], 1) != signed(kinds["20 % other"], 2)
+    assert widest([identical, other]).max_disagreement == other.max_disagreement
 
 
 def test_a_result_is_read_from_its_file(benched: BehaviourResult) -> None:
@@ -40,7 +68,7 @@ def test_a_result_is_read_from_its_file(benched: BehaviourResult) -> None:
 
 
 def test_the_picture_is_drawn(benched: BehaviourResult) -> None:
-    """A PNG with a column for each mix."""
+    """A PNG with a column for each mix, a row for each kind of bounds and edge."""
     with Image.open(io.BytesIO(draw(benched, "png"))) as picture:
         assert picture.format == "PNG"
         assert picture.width > picture.height
@@ -56,10 +84,18 @@ def test_the_tables_name_each_kind(benched: BehaviourResult) -> None:
 def test_a_share_counts_verdicts_up_to_a_slice() -> None:
     """Runs without a verdict, or with a later one, do not count."""
     course = Course(
-        kind="k", good=False, real=False, mix="m", slices=300, caught_at=(5, 50, 51, None), verdict="said so"
+        kind="k",
+        good=False,
+        real=False,
+        mix="m",
+        kept=True,
+        held_to=WIDEST,
+        slices=300,
+        caught_at=(0, 50, 51, None),
+        verdict="said so",
     )
     assert (course.share(50).hits, course.share(50).of) == (2, 4)
-    assert course.median_at == 50
+    assert course.share(0).hits == 1
 
 
 def test_the_same_seed_gives_the_same_slices() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from sliceloop.cli import app
 from sliceloop.update_bench.aims import of_behaviour, of_fleet, of_line, of_swaps
 from sliceloop.update_bench.behaviour import BehaviourRequest, measure_behaviour
-from sliceloop.update_bench.behaviour_result import Course
+from sliceloop.update_bench.behaviour_result import DEFAULT, SIGNED, Course
 from sliceloop.update_bench.cut_line import CutLineResult
 from sliceloop.update_bench.fifty import FiftyResult
 from sliceloop.update_bench.figures import draw
@@ -98,7 +98,18 @@ def test_memory_that_grows_and_a_long_gap_fall_short() -> None:
 
 def _course(good: bool, *caught_at: int | None) -> Course:
     name = "good" if good else "bad"
-    return Course(kind=name, good=good, real=False, mix="m", slices=300, caught_at=caught_at, verdict="")
+    held_to = SIGNED if good else DEFAULT
+    return Course(
+        kind=name,
+        good=good,
+        real=False,
+        mix="m",
+        kept=True,
+        held_to=held_to,
+        slices=300,
+        caught_at=caught_at,
+        verdict="",
+    )
 
 
 def test_the_worst_candidate_of_a_mix_is_judged(result: UpdateResult) -> None:

@@ -76,11 +76,13 @@ def test_a_delta_that_saves_nothing_is_left_out() -> None:
 def test_a_manifest_says_the_bounds_of_the_settings() -> None:
     """What an edge holds a network to is signed with it."""
     settings = ReleaseSettings(
-        latency_bound_ms=70, memory_bound_mb=300, probation=ProbationSettings(max_disagreement=0.1)
+        latency_bound_ms=70,
+        memory_bound_mb=300,
+        probation=ProbationSettings(max_disagreement=0.1, max_contradiction=0.3),
     )
     manifest = make_release(releasable(network()), 1, settings, [SIGNER], NOW).manifest
     assert (manifest.trial.latency_ms, manifest.trial.memory_mb) == (70, 300)
-    assert manifest.probation == ProbationBounds(max_disagreement=0.1)
+    assert manifest.probation == ProbationBounds(max_disagreement=0.1, max_contradiction=0.3)
     assert set(ProbationSettings.model_fields) == set(ProbationBounds.model_fields)
 
 
