@@ -210,8 +210,13 @@ class Assigner:
             before.manifest_sha256 != standing[assigned.version].sha256
             or now >= before.issued_at + self._renewal()
             or now >= before.expires_at
+            or not self._is_believed(before.envelope)
             or heard > before.sequence  # this ledger is older than what the edge has heard: go on from there
         )
+
+    def _is_believed(self, envelope: bytes) -> bool:
+        """Tell whether a worker's key signed it that was not exchanged since: edges heed no other."""
+        return any(key.keyid.encode() in envelope for key in self._chain.keys.assign.keys)
 
     def _renewal(self) -> timedelta:
         """Return how old an assignment grows: half of what it is valid for, its addresses too."""

@@ -317,6 +317,30 @@ def test_worker_and_edge_follow_a_key_rotation(store: ObjectStore, ledger: Ledge
     assert [topic for topic, _ in step(assigner, 2)] == []
 
 
+def test_with_a_new_key_of_its_own_the_worker_signs_every_assignment_anew(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """After a rotation edges believe the old key's assignments no more: they are not left without one for days."""
+    box, new = Box(), generate_signer()
+    box.hear(step(director(SETTINGS, store, ledger, SIGNER)))
+    box.follow()
+    reports(ledger, running=first, desired_version=1, assignment=1, at=later(1))
+    rotation = KeyRotation(
+        version=2,
+        created_at=NOW,
+        release_keys=(_public(SIGNER),),
+        release_threshold=1,
+        assign_keys=(_public(new),),
+    )
+    ledger.add_key_rotation(2, sign_rotation(rotation, [SIGNER], []), NOW)
+    keys = KeySet(TrustedKeys((SIGNER.public_key,)), TrustedKeys((ASSIGN.public_key,)))
+    worker = Assigner(SETTINGS, store, ledger, new, keys)
+    box.hear(step(worker, 2))
+    assert box.follow(2).version == 1
+    assert box.seen.sequence == 2
+    assert step(worker, 3) == []
+
+
 def test_a_rotation_that_the_old_keys_did_not_sign_ends_the_chain(
     store: ObjectStore, ledger: Ledger, first: Release
 ) -> None:
