@@ -185,25 +185,32 @@ def _step(
         return replace(rollout, state="paused", reason="the release has expired, or no trusted keys verify it any more")
     ring, there = rings[number], members[number]
     elapsed_s = (now - rollout.ring_started_at).total_seconds()
-    done = _succeeded(ring, there, rollout.version) and elapsed_s >= ring.min_s
+    unheard = _unheard(ring, fleet)
+    done = _succeeded(ring, there, unheard, rollout.version) and elapsed_s >= ring.min_s
     if done or _nobody_to_wait_for(ring, there, members):
         if number == len(rings) - 1:
             return replace(rollout, state="complete", ring=number, reason="")
         return replace(rollout, ring=number + 1, ring_started_at=now, reason="")
     if elapsed_s > ring.timeout_s:
-        return replace(rollout, state="paused", reason=_timed_out(ring, there, rollout.version))
+        return replace(rollout, state="paused", reason=_timed_out(ring, there, fleet, rollout.version))
     return rollout
 
 
 def _nobody_to_wait_for(ring: RingSettings, there: Sequence[FleetEdge], members: Sequence[Sequence[FleetEdge]]) -> bool:
-    """Tell whether a share has drawn nobody; named edges that were never heard of are waited for."""
+    """Tell whether a share has drawn nobody; a ring of named edges waits, also where all of them are pinned."""
     return not there and not ring.edges and any(members)
 
 
-def _succeeded(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> bool:
+def _unheard(ring: RingSettings, fleet: Fleet) -> list[str]:
+    """Return the named edges that were never heard of: a mistyped canary counts as one that has not succeeded."""
+    heard = {"/".join(edge.id) for edge in fleet.edges}
+    return [name for name in ring.edges if name not in heard]
+
+
+def _succeeded(ring: RingSettings, there: Sequence[FleetEdge], unheard: Sequence[str], version: int) -> bool:
     if not there:
         return False
-    return sum(edge.succeeded(version) for edge in there) >= ring.success_share * len(there)
+    return sum(edge.succeeded(version) for edge in there) >= ring.success_share * (len(there) + len(unheard))
 
 
 def _failure(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> str:
@@ -217,11 +224,14 @@ def _failure(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> st
     return f"{len(failed)} of {len(there)} edges of ring {ring.name} failed ({told})"
 
 
-def _timed_out(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> str:
-    done = sum(edge.succeeded(version) for edge in there)
-    behind = ", ".join(f"{edge.site}/{edge.edge}" for edge in there if not edge.succeeded(version))[:300]
-    missing = behind or ", ".join(ring.edges)[:300]
-    return f"ring {ring.name}: {done} of {len(there)} edges succeeded within {ring.timeout_s:.0f} s; missing {missing}"
+def _timed_out(ring: RingSettings, there: Sequence[FleetEdge], fleet: Fleet, version: int) -> str:
+    done, unheard = sum(edge.succeeded(version) for edge in there), _unheard(ring, fleet)
+    pinned = ["/".join(edge.id) for edge in fleet.edges if edge.pinned and "/".join(edge.id) in ring.edges]
+    behind = ["/".join(edge.id) for edge in there if not edge.succeeded(version)]
+    behind += [*(f"{name} (never heard of)" for name in unheard), *(f"{name} (pinned)" for name in pinned)]
+    missing = ", ".join(behind)[:300] or "any edge that is not pinned"
+    expected = len(there) + len(unheard)
+    return f"ring {ring.name}: {done} of {expected} edges succeeded within {ring.timeout_s:.0f} s; missing {missing}"
 
 
 def _assigned(

@@ -177,7 +177,25 @@ def test_named_edges_that_were_never_heard_of_are_waited_for() -> None:
     found = plan(fleet(edge(1), edge(2)), SETTINGS, later(61))
     assert (newest(found).state, newest(found).ring) == ("running", 0)
     late = plan(fleet(edge(1), edge(2)), SETTINGS, later(601))
-    assert "missing north/ct-0" in newest(late).reason
+    assert "0 of 1 edges succeeded within 600 s; missing north/ct-0 (never heard of)" in newest(late).reason
+
+
+def test_one_of_two_named_edges_does_not_speak_for_the_other() -> None:
+    """A canary of two of which one is mistyped is not half a canary."""
+    two = replaced(CANARY.model_copy(update={"edges": ("north/ct-0", "north/tc-1")}), ALL)
+    found = plan(fleet(runs(0, 2), edge(1)), two, later(61))
+    assert (newest(found).state, newest(found).ring) == ("running", 0)
+    late = plan(fleet(runs(0, 2), edge(1)), two, later(601))
+    assert "1 of 2 edges succeeded within 600 s; missing north/tc-1 (never heard of)" in newest(late).reason
+
+
+def test_a_named_canary_that_is_pinned_lets_nothing_through() -> None:
+    """It cannot prove a release: the rollout pauses, and says why nobody else was told."""
+    found = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(61))
+    assert (newest(found).state, newest(found).ring) == ("running", 0)
+    late = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(601))
+    assert newest(late).state == "paused"
+    assert newest(late).reason.endswith("missing north/ct-0 (pinned)")
 
 
 def test_a_pinned_edge_stays_where_it_is() -> None:
