@@ -257,6 +257,12 @@ def test_the_last_ring_reaches_all() -> None:
         RolloutSettings(rings=(CANARY, TENTH))
 
 
+def test_a_ring_that_can_only_run_out_of_time_is_refused() -> None:
+    """With less time than it must take, every rollout would pause, however often it is resumed."""
+    with pytest.raises(ValidationError, match="ring all: timeout_s .600 s. must be above min_s .3600 s."):
+        RingSettings(name="all", share=1, timeout_s=600)
+
+
 def honest(told: FleetEdge, version: int, returns: dict[int, set[int]], bad: set[int], now: datetime) -> FleetEdge:
     """Let an edge follow an assignment as an edge does: never backwards but by a signed rollback, never a bad one."""
     told = replace(told, assigned=version, told_at=now, heard_at=now, progress_at=now)
