@@ -49,7 +49,7 @@ class Assigner:
         """Remember the worker's key, and from which keys trust begins."""
         self._settings, self._store, self._ledger, self._signer = settings, store, ledger, signer
         self._chain = KeyChain(keys, ledger)
-        self._verified: dict[tuple[str, int], Standing | None] = {}
+        self._verified: dict[tuple[int, str, int], Standing | None] = {}
         self._untold: OrderedDict[str, Outbound] = OrderedDict()
         self._said: dict[str, str] = {}
         self._stuck: set[tuple[EdgeId, int]] = set()
@@ -115,7 +115,7 @@ class Assigner:
         return found
 
     def _verify(self, version: int, envelope: bytes, keys: KeySet) -> Standing | None:
-        known = (sha256_of(envelope), keys.version)
+        known = (version, sha256_of(envelope), keys.version)
         if known not in self._verified:
             self._verified[known] = self._verified_now(version, envelope, keys)
         return self._verified[known]
@@ -128,7 +128,8 @@ class Assigner:
             log.warning("release waits", version=version, reason=str(error), next="`sliceloop sign` adds a signature")
             return None
         if manifest.major < MANIFEST_MAJOR or manifest.version != version:
-            log.warning("release passed over", version=version, reason=f"manifest of major {manifest.major}")
+            stated = f"a manifest of major {manifest.major} and version {manifest.version}"
+            log.warning("release passed over", version=version, reason=stated)
             return None
         return Standing(envelope, manifest, manifest_digest(envelope))
 

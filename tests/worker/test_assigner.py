@@ -167,6 +167,18 @@ def test_what_no_trusted_key_signed_is_not_assigned(store: ObjectStore, ledger: 
     assert box.follow().version == 1
 
 
+def test_a_manifest_that_was_entered_under_a_second_version_is_passed_over(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """Whoever can write to the ledger cannot end a rollout by an old release with a new number."""
+    assigner = director(SETTINGS, store, ledger, SIGNER)
+    step(assigner)
+    second = release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    assert ledger.replace_release_envelope(2, second.envelope, first.envelope)
+    assert step(assigner, 1) == []
+    assert [(each.version, each.state) for each in ledger.rollouts()] == [(1, "running")]
+
+
 def test_a_worker_whose_key_is_not_trusted_assigns_nothing(store: ObjectStore, ledger: Ledger, first: Release) -> None:
     """Edges would refuse it anyway: it is said, and nothing is published."""
     stranger = TrustedKeys((SECOND.public_key,))
