@@ -20,7 +20,7 @@ from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import CHANGES, INCUMBENT
 from protocol.chunks import sha256_of
 from protocol.errors import EnvelopeError, HashMismatchError
-from protocol.manifest import MODEL_FILE, Manifest, shown_manifest
+from protocol.manifest import MANIFEST_MAJOR, MODEL_FILE, Manifest, shown_manifest
 from protocol.signing import TrustedKeys, countersign, sign, verify
 from training.bundle import CHECKPOINT_FILE, Bundle, read_bundle
 
@@ -81,13 +81,16 @@ class ReleaseDesk:
     def withdraw(self, version: int, why: str, to: int | None, now: datetime) -> Manifest | None:
         """Say that a version runs nowhere any more, and sign the way back to `to`, by default the release before.
 
-        Return the manifest of the way back, which bans what lies between; None where there is no earlier release.
+        Return the manifest of the way back, which bans what lies between; None where there is no earlier release, or
+        only some of manifest major 1: no edge can fetch these.
         """
         self.ledger.release(version)
         states = {each.version: each.state for each in self.ledger.rollouts()}
-        released = [release.version for release in self.ledger.releases()]
+        releases = self.ledger.releases()
+        released = [each.version for each in releases]
         good = [each for each in released if states.get(each) not in FALLEN and each != version]
-        target = _target(version, to, good, states)
+        old = {each.version for each in releases if shown_manifest(each.envelope).major < MANIFEST_MAJOR}
+        target = _target(version, to, [each for each in good if each not in old], states)
         withdrawn = Rollout(version, "withdrawn", 0, now, why)
         if target is None:
             self.ledger.withdraw(withdrawn, None)
@@ -201,12 +204,16 @@ def sound_bundle(folder: Path) -> Bundle:
 
 
 def _target(version: int, to: int | None, good: Sequence[int], states: Mapping[int, str]) -> int | None:
-    """Choose where edges go back to: what ran on all edges before, rather than what ran on some."""
+    """Choose where edges go back to: what ran on all edges before, rather than on some, rather than on none."""
     before = [each for each in good if each < version]
     if to is not None and to not in before:
-        raise WithdrawError(f"version {to} is no release before {version} that is good to return to")
-    complete = [each for each in before if states.get(each, "complete") == "complete"]
-    return to or max(complete or before, default=None)
+        raise WithdrawError(
+            f"version {to} is no release before {version} that is good to return to: it fell, or it is of an earlier "
+            "sliceloop (release its network anew)"
+        )
+    complete = [each for each in before if states.get(each) == "complete"]
+    begun = [each for each in before if each in states]
+    return to or max(complete or begun or before, default=None)
 
 
 def store_release(

@@ -102,7 +102,7 @@ def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why:
     with _desk(places, signers) as desk:
         back = desk.withdraw(version, why, to, datetime.now(UTC))
     if back is None:
-        return f"version {version} is withdrawn: there is no release before it, edges that run it wait for the next"
+        return f"version {version} is withdrawn: no release before it is one to go back to, edges that run it wait for the next"
     left = ", ".join(map(str, back.returns_from))
     return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}"
 

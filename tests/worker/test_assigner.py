@@ -228,6 +228,39 @@ def test_a_withdrawn_version_with_nothing_before_it_is_taken_off_the_topics(
     ]
 
 
+def test_the_way_back_leads_to_what_ran_and_not_to_what_never_had_enough_signatures(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """Version 2 was signed by one of two and ran nowhere: from 3 edges go back to 1."""
+    keys = TrustedKeys((SIGNER.public_key, SECOND.public_key), 2)
+    other = ReleaseDesk(ReleaseSettings(), store, ledger, [SECOND], keys)
+    assigner = director(SETTINGS, store, ledger, SIGNER, SECOND, threshold=2)
+    other.countersign(1)
+    step(assigner)
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    step(assigner, 1)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    release(store, ledger, SIGNER, constant_network(Label.PNEUMONIA))
+    other.countersign(3)
+    step(assigner, 2)
+    back = other.withdraw(3, "bad", None, later(3))
+    assert back is not None
+    assert (back.version, back.returns_from) == (1, (2, 3))
+
+
+def test_no_way_leads_back_to_a_release_that_edges_cannot_fetch(store: ObjectStore, ledger: Ledger) -> None:
+    """One of manifest major 1 has no index: signing a way there would be said, and lead nowhere."""
+    old = release(store, ledger, SIGNER, network())
+    bare = {name: file.model_copy(update={"index": (), "chunk_count": 0}) for name, file in old.manifest.files.items()}
+    stated = old.manifest.model_copy(update={"major": 1, "files": bare}).model_dump_json().encode()
+    assert ledger.replace_release_envelope(1, old.envelope, sign(stated, [SIGNER]))
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    with pytest.raises(WithdrawError, match="version 1 is no release before 2 .*release its network anew"):
+        desk(store, ledger).withdraw(2, "bad", 1, NOW)
+    assert desk(store, ledger).withdraw(2, "bad", None, NOW) is None
+    assert (ledger.rollouts()[0].state, ledger.rollbacks()) == ("withdrawn", [])
+
+
 def test_the_way_back_from_a_version_leaves_newer_good_ones_alone(
     store: ObjectStore, ledger: Ledger, first: Release
 ) -> None:
