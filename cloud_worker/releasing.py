@@ -19,7 +19,7 @@ from cloud_worker.release import LeakedModelError, Releasable, Release, make_rel
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import CHANGES, INCUMBENT
 from protocol.chunks import sha256_of
-from protocol.errors import EnvelopeError, HashMismatchError
+from protocol.errors import EnvelopeError, HashMismatchError, TooFewSignaturesError
 from protocol.manifest import MANIFEST_MAJOR, MODEL_FILE, Manifest, shown_manifest
 from protocol.signing import TrustedKeys, countersign, sign, verify
 from training.bundle import CHECKPOINT_FILE, Bundle, read_bundle
@@ -33,6 +33,10 @@ MAX_RETURNS = 100
 
 class WithdrawError(ValueError):
     """The version cannot be withdrawn as asked; the message says what to do instead."""
+
+
+class UntrustedSignerError(ValueError):
+    """A key is to sign that nobody believes; the message says which, and nothing was stored."""
 
 
 class SigningRaceError(RuntimeError):
@@ -84,6 +88,7 @@ class ReleaseDesk:
         Return the manifest of the way back, which bans what lies between; None where there is no earlier release, or
         only some of manifest major 1: no edge can fetch these.
         """
+        self._check_signers()
         self.ledger.release(version)
         states = {each.version: each.state for each in self.ledger.rollouts()}
         releases = self.ledger.releases()
@@ -108,6 +113,7 @@ class ReleaseDesk:
 
         Raises the `TrustError` that says why something in the ledger is not what it says.
         """
+        # no look at whether our keys count: those that follow sign before a rotation makes them count
         release = self.ledger.release(version)
         rollbacks = [each for each in self.ledger.rollbacks() if each.version == version]
         for envelope in (release.envelope, *(each.envelope for each in rollbacks)):
@@ -121,6 +127,15 @@ class ReleaseDesk:
                 raise SigningRaceError(f"somebody else signed version {version} at this moment: sign again")
         self._write_card(version)
         return 1 + len(rollbacks)
+
+    def waits(self, envelope: bytes) -> str:
+        """Say which signatures an envelope waits for; nothing where it has enough, or nobody knows the trusted keys."""
+        try:
+            if self.trusted is not None:
+                verify(envelope, self.trusted)
+        except TooFewSignaturesError as error:
+            return str(error)
+        return ""
 
     def _release_candidate(self, candidate: Candidate, now: datetime) -> Manifest:
         network = Releasable(
@@ -145,12 +160,25 @@ class ReleaseDesk:
         now: datetime,
         changes: ExpectedChanges | None = None,
     ) -> Manifest:
+        self._check_signers()
         version = self.ledger.next_version()
         release = make_release(network, version, self.settings, self.signers, now, self._bases(), changes)
         store_release(self.store, self.ledger, release, checkpoint, gate, request_id)
         self._write_card(version)
         log.info("released", version=version, sha256=release.manifest.model_ref.sha256[:12], request_id=request_id)
         return release.manifest
+
+    def _check_signers(self) -> None:
+        """Refuse a key that was exchanged, or never trusted: what it signs would be entered, and reach no edge."""
+        known = {key.keyid for key in self.trusted.keys} if self.trusted is not None else None
+        for signer in self.signers:
+            keyid = signer.public_key.keyid
+            if known is not None and keyid not in known:
+                trusted = ", ".join(sorted(each[:12] for each in known))
+                raise UntrustedSignerError(
+                    f"key {keyid[:12]} is not among the trusted release keys ({trusted}): no edge would believe it; "
+                    "give one of these by --key"
+                )
 
     def _bases(self) -> list[bytes]:
         """Return the networks of the last releases, the newest first; what runs on edges is one of them, mostly."""

@@ -40,7 +40,7 @@ def release_bundle(places: Places, signers: Sequence[CryptoSigner], bundle: Path
         manifest = desk.release_bundle(bundle, why, datetime.now(UTC))
         if page is not None:
             page.write_text(_card(desk, manifest.version))
-    return _said(manifest, len(signers))
+        return _said(desk, manifest)
 
 
 def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Path | None, say: Say) -> int:
@@ -48,7 +48,7 @@ def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Pa
     with _desk(places, signers) as desk:
         manifests = desk.release_candidates(datetime.now(UTC))
         for manifest in manifests:
-            say(_said(manifest, len(signers)))
+            say(_said(desk, manifest))
             if page is not None:
                 page.write_text(_card(desk, manifest.version))
     return len(manifests)
@@ -101,10 +101,11 @@ def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why:
     """Withdraw a version; return what is to be said."""
     with _desk(places, signers) as desk:
         back = desk.withdraw(version, why, to, datetime.now(UTC))
+        further = _further(desk, back.version, desk.ledger.rollbacks()[-1].envelope) if back is not None else ""
     if back is None:
         return f"version {version} is withdrawn: no release before it is one to go back to, edges that run it wait for the next"
     left = ", ".join(map(str, back.returns_from))
-    return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}"
+    return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}{further}"
 
 
 def write_card(places: Places, version: int, file: Path | None) -> str:
@@ -132,7 +133,15 @@ def _card(desk: ReleaseDesk, version: int) -> str:
     return model_card(card_facts(desk.ledger, desk.store, version))
 
 
-def _said(manifest: Manifest, signatures: int) -> str:
+def _said(desk: ReleaseDesk, manifest: Manifest) -> str:
     deltas = "".join(f", delta {manifest.files[each.file].size:,} bytes" for each in manifest.deltas)
-    signed = f"{signatures} signature{'s' if signatures > 1 else ''}"
-    return f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}, {signed}{deltas}"
+    signed = f"{len(desk.signers)} signature{'s' if len(desk.signers) > 1 else ''}"
+    further = _further(desk, manifest.version, desk.ledger.release(manifest.version).envelope)
+    said = f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}, {signed}{deltas}"
+    return said + further
+
+
+def _further(desk: ReleaseDesk, version: int, envelope: bytes) -> str:
+    """Say that it begins with a further signature, where it does."""
+    waits = desk.waits(envelope)
+    return f"; no edge is told yet, it is {waits}: the next key signs by `sliceloop sign {version}`" if waits else ""

@@ -146,7 +146,9 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     new_keys(at.folder / "second")
     for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
         key.rename(at.folder / "keys" / "trusted" / key.name)
-    at.said("release", at.bundle("one", network()), "--why", "the first")
+    said = at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert "signed by 1 of 2 trusted keys" in said
+    assert "`sliceloop sign 1`" in said
     reports(at.ledger)
     worker = at.worker(threshold=2)
     worker.step(datetime.now(UTC))
@@ -155,6 +157,25 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     worker.step(datetime.now(UTC))
     assert [each.version for each in at.ledger.assignments()] == [1]
     assert len(at.status()["releases"][0]["signed_by"]) == 2
+    at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
+    back = at.said("withdraw", 2, "--why", "says Normal to everything")
+    assert "go back to version 1; no edge is told yet, it is signed by 1 of 2" in back
+    assert "`sliceloop sign 1`" in back
+
+
+def test_a_key_that_nobody_trusts_signs_nothing(office: Callable[..., Office]) -> None:
+    """Neither a release nor a way back is entered by a key that was exchanged: it would be said, and reach no edge."""
+    at = office()
+    bundle = at.bundle("one", network())
+    at.said("release", bundle, "--why", "the first")
+    new_keys(at.folder / "next")
+    at.said("keys", "rotate", "next")
+    for words in (("release", bundle, "--why", "again"), ("withdraw", 1, "--why", "bad")):
+        refused = at.run(*words)
+        assert refused.code == 2
+        assert "is not among the trusted release keys" in refused.err
+    assert ([each.version for each in at.ledger.releases()], at.ledger.rollouts()) == ([1], [])
+    assert "release 2" in at.said("release", bundle, "--why", "again", "--key", "next/signing.pem")
 
 
 def test_the_keys_are_exchanged(office: Callable[..., Office]) -> None:
