@@ -36,7 +36,7 @@ class Places:
 
 def release_bundle(places: Places, signers: Sequence[CryptoSigner], bundle: Path, why: str, page: Path | None) -> str:
     """Sign a trained network past the gate; return what is to be said."""
-    with _desk(places, signers) as desk:
+    with _desk(places, signers, makes_bucket=True) as desk:
         manifest = desk.release_bundle(bundle, why, datetime.now(UTC))
         if page is not None:
             page.write_text(_card(desk, manifest.version))
@@ -119,9 +119,10 @@ def write_card(places: Places, version: int, file: Path | None) -> str:
 
 
 @contextmanager
-def _desk(places: Places, signers: Sequence[CryptoSigner]) -> Iterator[ReleaseDesk]:
+def _desk(places: Places, signers: Sequence[CryptoSigner], *, makes_bucket: bool = False) -> Iterator[ReleaseDesk]:
     store = ObjectStore(places.s3)
-    store.ensure_bucket()
+    if makes_bucket:  # nowhere else: a version is withdrawn though the object store is away
+        store.ensure_bucket()
     with Ledger(places.ledger_url) as ledger:
         trusted = None
         if places.trust_folder is not None:

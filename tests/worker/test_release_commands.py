@@ -1,6 +1,7 @@
 """The commands of the engineer who releases and watches the fleet, as they are typed."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -176,6 +177,18 @@ def test_a_key_that_nobody_trusts_signs_nothing(office: Callable[..., Office]) -
         assert "is not among the trusted release keys" in refused.err
     assert ([each.version for each in at.ledger.releases()], at.ledger.rollouts()) == ([1], [])
     assert "release 2" in at.said("release", bundle, "--why", "again", "--key", "next/signing.pem")
+
+
+def test_a_release_is_withdrawn_while_the_object_store_is_away(office: Callable[..., Office]) -> None:
+    """What harms must stop now: the way back, a further signature of it and the page of a release need no object."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
+    config = at.folder / "sliceloop.toml"
+    config.write_text(re.sub('endpoint_url = ".*"', 'endpoint_url = "http://127.0.0.1:9"', config.read_text()))
+    assert "go back to version 1" in at.said("withdraw", 2, "--why", "says Normal to everything")
+    assert "2 manifests signed" in at.said("sign", 1)
+    assert "State: withdrawn" in at.said("card", 2)
 
 
 def test_the_keys_are_exchanged(office: Callable[..., Office]) -> None:
