@@ -164,6 +164,15 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     assert "`sliceloop sign 1`" in back
 
 
+def test_what_is_printed_is_the_answer_alone(office: Callable[..., Office]) -> None:
+    """A card goes into a file and a status into a program, also after keys were exchanged: no log stands before it."""
+    at = office()
+    assert at.said("release", at.bundle("one", network()), "--why", "the first").startswith("release 1 of ")
+    new_keys(at.folder / "next")
+    at.said("keys", "rotate", "next")
+    assert at.said("card", 1).startswith("# sliceloop-edge, version 1")
+
+
 def test_a_key_that_nobody_trusts_signs_nothing(office: Callable[..., Office]) -> None:
     """Neither a release nor a way back is entered by a key that was exchanged: it would be said, and reach no edge."""
     at = office()
