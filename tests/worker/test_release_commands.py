@@ -233,6 +233,7 @@ def test_signatures_of_a_rotation_are_gathered(office: Callable[..., Office]) ->
         (("release",), "give the folder of a bundle, or --candidates"),
         (("release", "bundle"), "say --why"),
         (("release", "bundle", "--why", "x", "--watch"), "--watch goes with --candidates"),
+        (("release", "bundle", "--why", "x", "--page", "nowhere/card.md"), "is no file in a folder that is there"),
         (("withdraw", 7, "--why", "x"), "no release 7 in the ledger: `sliceloop status` lists them"),
         (("sign", 7), "no release 7 in the ledger"),
         (("pin", "nobody", 1), "must match"),
@@ -255,5 +256,9 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_without_a_candidate_there_is_nothing_to_sign(office: Callable[..., Office]) -> None:
-    """`--candidates` says so and ends."""
-    assert "no candidate waits for a signature" in office().said("release", "--candidates")
+    """`--candidates` says so and ends; a ledger that is not there is not made to find none in it."""
+    at = office()
+    assert "no candidate waits for a signature" in at.said("release", "--candidates")
+    config = at.folder / "sliceloop.toml"
+    config.write_text(config.read_text().replace("ledger.sqlite", "mistyped.sqlite"))
+    assert "mistyped.sqlite does not exist" in at.run("release", "--candidates").err
