@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from securesystemslib.signer import CryptoSigner
 
 from broker.trusted_keys import load_key_set
 from cloud_worker.card_facts import card_facts
 from cloud_worker.key_chain import KeyChain
-from cloud_worker.ledger import Ledger, LedgerUnavailableError
+from cloud_worker.ledger import Ledger, LedgerUnavailableError, VersionTakenError
 from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
-from protocol.manifest import Manifest
+from protocol.manifest import MANIFEST_MAJOR, Manifest, shown_manifest
+
+log = structlog.get_logger()
 
 WATCH_S = 1.0
 Say = Callable[[str], None]
@@ -64,24 +67,27 @@ def watch_candidates(
     told = ""
     while not stop.is_set():
         try:
-            waits = _on_its_way(places)
-            if not waits:
+            with Ledger(places.ledger_url) as ledger:
+                there, waits = bool(ledger.accepted_unreleased()), _on_its_way(ledger)
+            if there and not waits:
                 release_candidates(places, signers, page, say)
         except (LedgerUnavailableError, ObjectStoreUnreachableError) as error:
-            waits = f"{error}; tried again every {WATCH_S:g} s"
-        if waits and waits != told:
+            there, waits = True, f"{error}; tried again every {WATCH_S:g} s"
+        except VersionTakenError as error:  # another watch was quicker
+            log.warning("not signed", reason=str(error), next=f"looked at again in {WATCH_S:g} s")
+            waits = ""
+        if there and waits and waits != told:
             say(waits)
         told = waits
         stop.wait(WATCH_S)
 
 
-def _on_its_way(places: Places) -> str:
-    """Say which release a waiting candidate waits for; nothing where none waits, or nothing is on its way."""
-    with Ledger(places.ledger_url) as ledger:
-        newest = ledger.latest_release()
-        if newest is None or not ledger.accepted_unreleased():
-            return ""
-        states = {each.version: each.state for each in ledger.rollouts()}
+def _on_its_way(ledger: Ledger) -> str:
+    """Say which release a candidate waits for; nothing where none is on its way."""
+    newest = ledger.latest_release()
+    if newest is None or shown_manifest(newest.envelope).major < MANIFEST_MAJOR:  # of before there were rollouts
+        return ""
+    states = {each.version: each.state for each in ledger.rollouts()}
     state = states.get(newest.version, "not begun")
     if state not in ("not begun", "running", "paused"):
         return ""
@@ -103,7 +109,7 @@ def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why:
         back = desk.withdraw(version, why, to, datetime.now(UTC))
         further = _further(desk, back.version, desk.ledger.rollbacks()[-1].envelope) if back is not None else ""
     if back is None:
-        return f"version {version} is withdrawn: no release before it is one to go back to, edges that run it wait for the next"
+        return f"version {version} is withdrawn: no earlier one is to go back to, edges that run it wait for the next"
     left = ", ".join(map(str, back.returns_from))
     return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}{further}"
 

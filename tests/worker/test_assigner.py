@@ -255,7 +255,7 @@ def test_no_way_leads_back_to_a_release_that_edges_cannot_fetch(store: ObjectSto
     stated = old.manifest.model_copy(update={"major": 1, "files": bare}).model_dump_json().encode()
     assert ledger.replace_release_envelope(1, old.envelope, sign(stated, [SIGNER]))
     release(store, ledger, SIGNER, constant_network(Label.NORMAL))
-    with pytest.raises(WithdrawError, match="version 1 is no release before 2 .*release its network anew"):
+    with pytest.raises(WithdrawError, match=r"version 1 is no release before 2 .*release its network anew"):
         desk(store, ledger).withdraw(2, "bad", 1, NOW)
     assert desk(store, ledger).withdraw(2, "bad", None, NOW) is None
     assert (ledger.rollouts()[0].state, ledger.rollbacks()) == ("withdrawn", [])

@@ -259,7 +259,7 @@ def test_the_last_ring_reaches_all() -> None:
 
 def test_a_ring_that_can_only_run_out_of_time_is_refused() -> None:
     """With less time than it must take, every rollout would pause, however often it is resumed."""
-    with pytest.raises(ValidationError, match="ring all: timeout_s .600 s. must be above min_s .3600 s."):
+    with pytest.raises(ValidationError, match=r"ring all: timeout_s \(600 s\) must be above min_s \(3600 s\)"):
         RingSettings(name="all", share=1, timeout_s=600)
 
 
