@@ -20,7 +20,7 @@ def rotate_keys(
     new: Path,
     old_signers: Sequence[CryptoSigner],
     new_signers: Sequence[CryptoSigner],
-    threshold: int,
+    threshold: int | None,
     gathered: Path | None,
 ) -> str:
     """Enter the rotation when enough keys have signed, else keep what was gathered; return what to do next."""
@@ -31,7 +31,8 @@ def rotate_keys(
         keys = follow(start, ledger.key_rotations())
         begun = gathered.read_bytes() if gathered and gathered.exists() else None
         now = datetime.now(UTC)
-        envelope = signed_rotation(rotation(keys, new, threshold, now), begun, [*old_signers, *new_signers])
+        needed = threshold or keys.release.threshold
+        envelope = signed_rotation(rotation(keys, new, needed, now), begun, [*old_signers, *new_signers])
         if missing := missing_signatures(keys, envelope):
             return _keep(gathered, envelope, missing)
         following = rotate(keys, envelope)

@@ -227,6 +227,18 @@ def test_signatures_of_a_rotation_are_gathered(office: Callable[..., Office]) ->
     assert "keys of version 2 are in the ledger" in at.said("keys", "rotate", "next", "--envelope", "rotation.json")
 
 
+def test_an_exchange_of_keys_needs_no_fewer_signatures_than_before(office: Callable[..., Office]) -> None:
+    """Two have to sign, and go on having to where nobody says otherwise: one new key is not enough."""
+    at = office(2)
+    new_keys(at.folder / "second")
+    for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
+        key.rename(at.folder / "keys" / "trusted" / key.name)
+    new_keys(at.folder / "next")
+    both = "--key", "keys/signing.pem", "--key", "second/signing.pem"
+    assert "holds 1 release keys of 2" in at.run("keys", "rotate", "next", *both).err
+    assert "keys of version 2" in at.said("keys", "rotate", "next", *both, "--threshold", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
