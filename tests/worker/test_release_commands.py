@@ -227,6 +227,27 @@ def test_signatures_of_a_rotation_are_gathered(office: Callable[..., Office]) ->
     assert "keys of version 2 are in the ledger" in at.said("keys", "rotate", "next", "--envelope", "rotation.json")
 
 
+def test_a_release_that_the_new_keys_have_not_all_signed_is_named(office: Callable[..., Office]) -> None:
+    """Whoever gathered signatures in a file signs the releases later: until then edges are told nothing of them."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    for name in ("next", "second"):
+        new_keys(at.folder / name)
+    for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
+        key.rename(at.folder / "next" / "trusted" / key.name)
+    rotate = "keys", "rotate", "next", "--threshold", 2, "--envelope", "rotation.json"
+    at.said(*rotate)
+    said = at.said(*rotate, "--new-key", "second/signing.pem")
+    assert "too few of the new keys have signed version 1, which no edge is told until then" in said
+    reports(at.ledger)
+    worker = at.worker("next")
+    worker.step(datetime.now(UTC))
+    assert at.ledger.assignments() == []
+    at.said("sign", 1, "--key", "next/signing.pem")
+    worker.step(datetime.now(UTC))
+    assert [each.version for each in at.ledger.assignments()] == [1]
+
+
 def test_an_exchange_of_keys_needs_no_fewer_signatures_than_before(office: Callable[..., Office]) -> None:
     """Two have to sign, and go on having to where nobody says otherwise: one new key is not enough."""
     at = office(2)
