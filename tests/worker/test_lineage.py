@@ -23,8 +23,10 @@ from worker_parts import (
     slice_read,
 )
 
+from cloud_worker.card_facts import card_facts
 from cloud_worker.ledger import Ledger, UnknownReleaseError
 from cloud_worker.lineage import Archive
+from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, card_key, dataset_key, image_key, upload_key
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
@@ -189,6 +191,8 @@ def test_a_data_set_that_is_gone_is_said_to_be(learnt: Learnt) -> None:
     lesson = learnt.archive.of_release(2).lesson
     assert lesson is not None
     assert (lesson.complete, len(lesson.teachers)) == (False, len(PATIENTS))
+    page = model_card(card_facts(learnt.ledger, learnt.store, 2))
+    assert "the data set is gone: these were labelled by then, held-back patients too" in page
     with pytest.raises(UnknownReleaseError):
         learnt.archive.of_release(9)
     assert not learnt.store.exists(dataset_key("0" * 64))
