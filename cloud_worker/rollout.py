@@ -241,6 +241,8 @@ def _assigned(
     states = {each.version: each for each in rollouts}
     if edge.pinned and _allowed(edge.pinned, edge, fleet, states):
         return Assigned(edge.pinned, PINNED)
+    if _stays(edge, fleet, states):
+        return Assigned(0, PINNED)
     reached = {edge.assigned, edge.running}
     reached |= {each.version for each in rollouts if each.state == "complete"}
     reached |= {each.version for each in rollouts if each.state == "running" and ring <= each.ring}
@@ -258,6 +260,12 @@ def _allowed(version: int, edge: FleetEdge, fleet: Fleet, states: Mapping[int, R
     if state == "withdrawn":
         return False
     return edge.running == version or (state != "aborted" and version not in fleet.expired)
+
+
+def _stays(edge: FleetEdge, fleet: Fleet, states: Mapping[int, Rollout]) -> bool:
+    """Tell whether an edge runs what it is pinned to, of which nobody can be told: an earlier sliceloop's, or keys'."""
+    gone = {version for version, each in states.items() if each.state == "withdrawn"}
+    return 0 < edge.pinned == edge.running and edge.pinned not in fleet.verified | edge.banned | gone
 
 
 def _why(edge: FleetEdge) -> str:

@@ -206,6 +206,13 @@ def test_a_pinned_edge_stays_where_it_is() -> None:
     assert found.assigned["north", "ct-0"].ring == "pinned"
 
 
+def test_a_pin_holds_where_the_release_does_not_verify_any_more() -> None:
+    """Of an earlier sliceloop, or of a key that was exchanged: the edge that runs it is told nothing, and stays."""
+    found = plan(fleet(edge(0, pinned=1), edge(1), **in_ring(2), verified=frozenset({2})), SETTINGS, later(1))
+    assert versions(found) == {"ct-0": 0, "ct-1": 2}
+    assert found.assigned["north", "ct-0"].ring == "pinned"
+
+
 def test_a_pin_to_a_withdrawn_version_counts_for_nothing() -> None:
     """What was withdrawn runs nowhere, pinned or not."""
     found = plan(
