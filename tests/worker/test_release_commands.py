@@ -200,6 +200,19 @@ def test_a_release_is_withdrawn_while_the_object_store_is_away(office: Callable[
     assert "State: withdrawn" in at.said("card", 2)
 
 
+def test_a_pin_that_cannot_hold_is_said_to(office: Callable[..., Office]) -> None:
+    """An edge that took the version back refuses it, pinned or not; an expired one reaches nobody."""
+    at, name = office(), f"{SITE}/{EDGE}"
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert at.said("pin", name, 1) == f"{name} is pinned to version 1; it was never heard of yet\n"
+    reports(at.ledger, banned=(1,))
+    assert "it took this version back before, and refuses it" in at.said("pin", name, 1)
+    config = at.folder / "sliceloop.toml"
+    config.write_text(config.read_text().replace("[release]", "[release]\nvalid_days = 1e-6"))
+    at.said("release", at.bundle("two", network()), "--why", "brief")
+    assert "it has expired" in at.said("pin", name, 2)
+
+
 def test_the_keys_are_exchanged(office: Callable[..., Office]) -> None:
     """Signed by old and new key, the rotation is followed, and what was released before is trusted by the new key."""
     at = office()
