@@ -100,7 +100,10 @@ def add_signatures(places: Places, signers: Sequence[CryptoSigner], version: int
     """Add signatures to a version; return what is to be said."""
     with _desk(places, signers) as desk:
         count = desk.countersign(version)
-    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {len(signers)} more"
+        newest = [each.envelope for each in desk.ledger.rollbacks() if each.version == version][-1:]
+        further = [_further(desk, version, each) for each in (desk.ledger.release(version).envelope, *newest)]
+    keys = f"{len(signers)} key{'s' if len(signers) > 1 else ''}"
+    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {keys}{max(further)}"
 
 
 def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why: str, to: int | None) -> str:

@@ -154,7 +154,8 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     worker = at.worker(threshold=2)
     worker.step(datetime.now(UTC))
     assert at.ledger.assignments() == []
-    assert "1 manifest signed by 1 more" in at.said("sign", 1, "--key", "second/signing.pem")
+    assert "signed by 1 of 2 trusted keys" in at.said("sign", 1), "the same key again is no further one"
+    assert at.said("sign", 1, "--key", "second/signing.pem") == "version 1: 1 manifest signed by 1 key\n"
     worker.step(datetime.now(UTC))
     assert [each.version for each in at.ledger.assignments()] == [1]
     assert len(at.status()["releases"][0]["signed_by"]) == 2
