@@ -184,8 +184,13 @@ class ReleaseDesk:
                 )
 
     def _bases(self) -> list[bytes]:
-        """Return the networks of the last releases, the newest first; what runs on edges is one of them, mostly."""
-        keys = [release.files[MODEL_FILE] for release in reversed(self.ledger.releases())]
+        """Return the networks of the last releases, the newest first: what runs on edges is one of them, mostly.
+
+        Those that fell come last: they run on few edges, or on none.
+        """
+        fallen = {each.version for each in self.ledger.rollouts() if each.state in FALLEN}
+        newest = sorted(self.ledger.releases(), key=lambda each: (each.version in fallen, -each.version))
+        keys = [release.files[MODEL_FILE] for release in newest]
         return [self.store.get(key) for key in list(dict.fromkeys(keys))[: self.settings.deltas]]
 
     def _judged(self, candidate: Candidate, name: str) -> bytes:

@@ -142,6 +142,20 @@ def test_deltas_are_made_against_the_last_releases(tmp_path: Path, store: Object
     ]
 
 
+def test_the_delta_of_what_follows_a_withdrawn_release_is_against_what_runs(
+    tmp_path: Path, store: ObjectStore, ledger: Ledger
+) -> None:
+    """Nobody has the withdrawn network any more: a delta against it would be fetched by none."""
+    desk = ReleaseDesk(ReleaseSettings(deltas=1), store, ledger, [SIGNER])
+    for number, shift in enumerate((0, 1e-7, 2e-7)):
+        folder = network_file(tmp_path / str(number), heavy(1, shift))
+        desk.release_bundle(folder, "a step", later(number))
+        if number == 1:
+            desk.withdraw(2, "bad", None, later(number))
+    first, *_, third = [shown_manifest(each.envelope) for each in ledger.releases()]
+    assert [delta.base_sha256 for delta in third.deltas] == [first.model_ref.sha256]
+
+
 def test_a_release_by_hand_has_a_page(tmp_path: Path, store: ObjectStore, ledger: Ledger) -> None:
     """Its card lies in the store: data, figures with intervals, gate, limits, the way back, and the key that signed."""
     desk = ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER])
