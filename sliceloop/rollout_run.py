@@ -95,5 +95,5 @@ def _caution(known: list[FleetEdge], manifest: Manifest, now: datetime) -> str:
     if version in edge.banned:
         return "; it took this version back before, and refuses it: the pin counts for nothing there"
     if manifest.expires_at <= now or manifest.major < MANIFEST_MAJOR:
-        return "; no edge is told of this version any more, it has expired or is of an earlier sliceloop: release it anew"
+        return "; no edge is told of it any more, it has expired or is of an earlier sliceloop: release it anew"
     return ""

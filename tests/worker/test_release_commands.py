@@ -108,7 +108,7 @@ def test_a_release_from_the_first_signature_to_the_withdrawal(office: Callable[.
     assert "release 1 of sliceloop-edge: sha256" in said
     assert "# sliceloop-edge, version 1" in (at.folder / "card.md").read_text()
     assert at.said("card", 1) == (at.folder / "card.md").read_text() + "\n"
-    assert "not rolled out" in at.said("status")
+    assert "waits for further signatures (`sliceloop sign`), or for a worker" in at.said("status")
     assert "has not begun: does a worker" in at.run("pause", 1).err
     reports(at.ledger)
     worker = at.worker()
@@ -121,6 +121,7 @@ def test_a_release_from_the_first_signature_to_the_withdrawal(office: Callable[.
     at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
     worker.step(datetime.now(UTC))
     assert "is paused" in at.said("pause", 2)
+    assert "paused: `sliceloop resume 2` goes on" in at.said("status")
     assert "is paused, not running" in at.run("pause", 2).err
     assert "goes on" in at.said("resume", 2)
     at.runs(2)
