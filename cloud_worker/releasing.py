@@ -99,6 +99,7 @@ class ReleaseDesk:
         withdrawn = Rollout(version, "withdrawn", 0, now, why)
         if target is None:
             self.ledger.withdraw(withdrawn, None)
+            self._write_card(version)
             return None
         manifest = self._signed_before(self.ledger.release(target).envelope, target)
         newer = {each for each in good if each > version}  # they stand: no way back from them, and no ban
@@ -106,6 +107,7 @@ class ReleaseDesk:
         back = returning(manifest, left[-MAX_RETURNS:], self.settings, now)
         envelope = sign(back.model_dump_json().encode(), self.signers)
         self.ledger.withdraw(withdrawn, Rollback(0, target, back.returns_from, why, now, envelope))
+        self._write_card(version)
         return back
 
     def countersign(self, version: int) -> int:
@@ -125,10 +127,7 @@ class ReleaseDesk:
             added = countersign(each.envelope, self.signers)
             if not self.ledger.replace_rollback_envelope(each.id, each.envelope, added):
                 raise SigningRaceError(f"somebody else signed version {version} at this moment: sign again")
-        try:
-            self._write_card(version)
-        except OUTAGES as error:  # the signature counts all the same: it may be one that a withdrawal waits for
-            log.warning("model card not written", version=version, reason=str(error), next="`sliceloop card` shows it")
+        self._write_card(version)
         return 1 + len(rollbacks)
 
     def waits(self, envelope: bytes) -> str:
@@ -224,8 +223,11 @@ class ReleaseDesk:
             log.warning("candidate not released", request_id=each.request_id, reason=reason)
 
     def _write_card(self, version: int) -> None:
-        text = model_card(card_facts(self.ledger, self.store, version))
-        self.store.put(card_key(version), text.encode(), "text/markdown; charset=utf-8")
+        try:
+            text = model_card(card_facts(self.ledger, self.store, version))
+            self.store.replace(card_key(version), text.encode(), "text/markdown; charset=utf-8")
+        except OUTAGES as error:  # what the ledger has counts all the same, a withdrawal above all
+            log.warning("model card not written", version=version, reason=str(error), next="`sliceloop card` shows it")
 
 
 def sound_bundle(folder: Path) -> Bundle:

@@ -20,7 +20,7 @@ from protocol.errors import HashMismatchError, LengthMismatchError
 from protocol.labels import Label
 from protocol.manifest import MODEL_FILE, ProbationBounds, shown_manifest
 from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest
-from protocol.signing import generate_signer, sign
+from protocol.signing import TrustedKeys, generate_signer, sign
 from training.layout import cut_points
 from training.model.delta import apply_delta
 
@@ -175,3 +175,14 @@ def test_a_release_by_hand_has_a_page(tmp_path: Path, store: ObjectStore, ledger
         SIGNER.public_key.keyid,
     ):
         assert text in card, text
+
+
+def test_the_page_follows_what_becomes_of_the_release(tmp_path: Path, store: ObjectStore, ledger: Ledger) -> None:
+    """A further signature and the withdrawal stand on it."""
+    desk, second = ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER]), generate_signer()
+    desk.release_bundle(network_file(tmp_path / "bundle", network()), "first of all", NOW)
+    keys = TrustedKeys((SIGNER.public_key, second.public_key), 2)
+    replace(desk, signers=[second], trusted=keys).countersign(1)
+    assert second.public_key.keyid in store.get(card_key(1)).decode()
+    desk.withdraw(1, "bad", None, later(1))
+    assert "State: withdrawn" in store.get(card_key(1)).decode()
