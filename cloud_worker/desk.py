@@ -160,7 +160,8 @@ class Desk:
                     else edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
                 )
                 self._chunks.add(topic, place, now_s, listener)
-        except (ObjectMissingError, ObjectRefusedError, BucketDeniedError) as error:  # an edge asks again
+        except (ObjectMissingError, ObjectRefusedError, BucketDeniedError, HashMismatchError) as error:
+            # nothing that the edge asked is wrong, and it asks again
             log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
 
     def _on_retrain_status(self, _: Address, inbound: Inbound) -> None:

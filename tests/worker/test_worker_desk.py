@@ -38,7 +38,7 @@ from broker.settings import BrokerSettings
 from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.fleet_settings import DeliverySettings
 from cloud_worker.ledger import Ledger
-from cloud_worker.object_store import ObjectStore, image_key
+from cloud_worker.object_store import ObjectStore, image_key, index_key
 from cloud_worker.release import Release
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
@@ -224,6 +224,21 @@ def test_what_no_release_has_is_passed_over(
         edge.hear(chunk(first), "the chunk that is known")
         edge.drain(0.2)
         assert edge.heard == []
+
+
+def test_a_damaged_index_is_nothing_against_who_asks(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """What the store has lost is not served; the requests, which come again and again, are no dead letters."""
+    damaged, sound = (release(store, ledger, SIGNER, model) for model in (network(), constant_network(Label.NORMAL)))
+    file = damaged.manifest.files["model.onnx"]
+    store.replace(index_key(file.sha256, file.index), b"damaged", "application/octet-stream")
+    edge = peer(CHUNKS)
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        edge.ask(wants(2, [first_piece(sound)]), chunk(first_piece(sound)))
+        edge.say(wants(1, [first_piece(damaged)]))
+        edge.ask(wants(2, [first_piece(sound)]), chunk(first_piece(sound)))
+    assert list(ledger.dead_letters()) == []
 
 
 def test_chunks_asked_for_while_the_store_is_away_come_when_it_is_back(
