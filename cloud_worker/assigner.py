@@ -1,7 +1,7 @@
 """Say which edge runs what: verify the releases, ask the plan, sign what changed, and publish it, each at its pace."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,12 +70,15 @@ class Assigner:
         if not self._save_rollouts(fleet, found):
             return True  # a person was quicker: decided anew in the next step
         reported = {(each.site, each.edge): each.reported or {} for each in records}
-        signed = self._assign(found, standing, stored, reported, now)
+        changed = self._due(found, standing, stored, reported, now)
+        signed = self._taken(changed, stored)
         stored |= signed
         self._note_progress(stored, reported, now)
         self._name_stuck(found)
-        for assignment in stored.values():
-            self._publish(assignment, standing)
+        outrun = {(each.site, each.edge) for each, _ in changed} - signed.keys()
+        for edge, assignment in stored.items():
+            if edge not in outrun:  # another worker has said something newer: heard in the next step
+                self._publish(assignment, standing)
         return len(signed) == MAX_SIGNED_A_STEP
 
     def untold(self) -> Iterator[Outbound]:
@@ -169,15 +172,15 @@ class Assigner:
         rings = self._settings.rollout.rings
         return rings[min(rollout.ring, len(rings) - 1)].name
 
-    def _assign(
+    def _due(
         self,
         found: Plan,
         standing: Mapping[int, Standing],
         stored: Mapping[EdgeId, StoredAssignment],
         reported: Mapping[EdgeId, Mapping[str, Any]],
         now: datetime,
-    ) -> dict[EdgeId, StoredAssignment]:
-        """Sign what changed or grows old, and enter it in the ledger before anybody hears of it."""
+    ) -> list[tuple[StoredAssignment, int]]:
+        """Sign what changed or grows old, each with the number that it follows."""
         changed = []
         for edge, assigned in found.assigned.items():
             before, heard = stored.get(edge), _heard(reported[edge])
@@ -186,6 +189,12 @@ class Assigner:
                 changed.append((after, before.sequence if before else 0))
             if len(changed) == MAX_SIGNED_A_STEP:
                 break
+        return changed
+
+    def _taken(
+        self, changed: Sequence[tuple[StoredAssignment, int]], stored: Mapping[EdgeId, StoredAssignment]
+    ) -> dict[EdgeId, StoredAssignment]:
+        """Enter what was signed in the ledger before anybody hears of it; return what no other worker outran."""
         taken = self._ledger.save_assignments(changed) if changed else []
         for each in taken:
             before = stored.get((each.site, each.edge))

@@ -1,6 +1,6 @@
 """What the worker tells each edge: only what verifies, with a number that grows, and nothing that was withdrawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from worker_parts import (
 
 from cloud_worker.assigner import Assigner
 from cloud_worker.fleet_settings import DeliverySettings, RingSettings, RolloutSettings
-from cloud_worker.ledger import Ledger, Pin, Rollout
+from cloud_worker.ledger import Ledger, Pin, Rollout, StoredAssignment
 from cloud_worker.object_store import ObjectStore
 from cloud_worker.release import Release
 from cloud_worker.release_settings import ReleaseSettings
@@ -309,12 +309,55 @@ def test_a_failure_aborts_and_is_kept_with_its_reason(store: ObjectStore, ledger
 
 
 def test_a_person_who_is_quicker_is_not_overwritten(store: ObjectStore, ledger: Ledger, first: Release) -> None:
-    """A rollout that was paused between reading and writing stays paused."""
-    running = Rollout(1, "running", 0, NOW)
-    assert ledger.save_rollout(running, None)
-    assert ledger.save_rollout(replace(running, state="paused"), running)
-    assert not ledger.save_rollout(replace(running, state="complete"), running)
-    assert ledger.rollouts()[0].state == "paused"
+    """A rollout that is paused while the worker decides stays paused, though it would have been complete."""
+    step(director(SETTINGS, store, ledger, SIGNER))
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    with Overtaken(ledger.url) as between:
+        (running,) = ledger.rollouts()
+        between.meanwhile = lambda: ledger.save_rollout(replace(running, state="paused"), running)
+        assigner = director(SETTINGS, store, between, SIGNER)
+        assert assigner.step(later(2)), "it looks again at once"
+        assert ledger.rollouts()[0].state == "paused"
+        assigner.step(later(3))
+        assert ledger.rollouts()[0].state == "paused"
+
+
+def test_a_worker_that_was_outrun_says_nothing_older(store: ObjectStore, ledger: Ledger, first: Release) -> None:
+    """Two decide at once: the slower one must not say the assignment of before after the quicker one's."""
+    quicker, box = director(SETTINGS, store, ledger, SIGNER), Box()
+    box.hear(step(quicker))
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    step(quicker, 1)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    assert ledger.save_rollout(Rollout(2, "running", 0, later(2)), None)
+    with Overtaken(ledger.url) as between:
+        slower = director(SETTINGS, store, between, SIGNER)
+        between.meanwhile = lambda: box.hear(step(quicker, 2))
+        box.hear(step(slower, 2))
+        assert box.follow(2).version == 2
+        box.hear(step(slower, 3))
+        assert box.follow(3).version == 2
+
+
+class Overtaken(Ledger):
+    """A ledger to which somebody else writes just before its owner does, once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def save_rollout(self, rollout: Rollout, known: Rollout | None) -> bool:
+        """Come too late with a rollout."""
+        self._be_overtaken()
+        return super().save_rollout(rollout, known)
+
+    def save_assignments(self, changed: Sequence[tuple[StoredAssignment, int]]) -> list[StoredAssignment]:
+        """Come too late with assignments, where no rollout was saved before."""
+        self._be_overtaken()
+        return super().save_assignments(changed)
+
+    def _be_overtaken(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
 
 def test_progress_is_dated_by_what_changes(store: ObjectStore, ledger: Ledger, first: Release) -> None:
