@@ -71,7 +71,8 @@ def _check_stored(version: int, stored: bool) -> None:
 
 def _waiting(ledger: Ledger, old: KeySet, new: KeySet) -> list[int]:
     """Return the versions that counted until now, and need further signatures by the new keys."""
-    envelopes = [(each.version, each.envelope) for each in (*ledger.releases(), *ledger.rollbacks())]
+    envelopes = [(each.version, each.envelope) for each in ledger.releases()]
+    envelopes += [(each.version, each.envelope) for each in ledger.rollbacks()]
     return sorted({version for version, each in envelopes if _trusted(each, old) and not _trusted(each, new)})
 
 
