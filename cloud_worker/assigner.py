@@ -149,7 +149,11 @@ class Assigner:
             edges=tuple(fleet_edge(each, stored.get((each.site, each.edge)), pins) for each in records),
             verified=frozenset(standing),
             expired=frozenset(version for version, each in standing.items() if each.manifest.expires_at <= now),
-            returned_to=frozenset(version for version, each in standing.items() if each.manifest.returns_from),
+            returned_to={
+                version: frozenset(each.manifest.returns_from)
+                for version, each in standing.items()
+                if each.manifest.returns_from
+            },
         )
 
     def _save_rollouts(self, fleet: Fleet, found: Plan) -> bool:

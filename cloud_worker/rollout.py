@@ -5,7 +5,7 @@ A pure function: what was decided before and what the edges say go in, what is t
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cloud_worker.fleet_settings import RingSettings, RolloutSettings
@@ -61,8 +61,8 @@ class Fleet:
     verified: frozenset[int]
     expired: frozenset[int] = frozenset()
     """An edge that runs one goes on; no other is told to."""
-    returned_to: frozenset[int] = frozenset()
-    """Targets of signed rollbacks: every edge may run them."""
+    returned_to: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Targets of signed rollbacks, and from which versions each leads there: no other edge goes back."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ def _assigned(
     reached |= {each.version for each in rollouts if each.state == "complete"}
     reached |= {each.version for each in rollouts if each.state == "running" and ring <= each.ring}
     # an edge goes back by a signed rollback alone
-    reached = {version for version in reached if version >= edge.running} | fleet.returned_to
+    reached |= set(fleet.returned_to)
+    reached = {each for each in reached if each >= edge.running or edge.running in fleet.returned_to.get(each, ())}
     options = [version for version in reached if _allowed(version, edge, fleet, states)]
     return Assigned(max(options, default=0), rings[ring].name)
 

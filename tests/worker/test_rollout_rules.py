@@ -129,8 +129,14 @@ def test_after_an_abort_edges_that_run_it_stay_and_the_others_return() -> None:
 
 def test_a_withdrawn_version_leaves_every_edge() -> None:
     """Edges that run it go back to the target of the signed rollback."""
-    found = plan(fleet(runs(0, 2), edge(1), **in_ring(2, "withdrawn"), returned_to=frozenset({1})), SETTINGS, NOW)
+    found = plan(fleet(runs(0, 2), edge(1), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}), SETTINGS, NOW)
     assert versions(found) == {"ct-0": 1, "ct-1": 1}
+
+
+def test_an_edge_is_sent_no_way_back_that_does_not_lead_away_from_what_it_runs() -> None:
+    """From 2 a way leads to 1; an edge on 3, which does not verify any more, would refuse it: it is told nothing."""
+    found = plan(fleet(runs(0, 3), edge(1), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}), SETTINGS, NOW)
+    assert versions(found) == {"ct-0": 0, "ct-1": 1}
 
 
 def test_a_release_after_a_withdrawn_one_is_rolled_out_from_the_first_ring() -> None:
@@ -216,7 +222,7 @@ def test_a_pin_holds_where_the_release_does_not_verify_any_more() -> None:
 def test_a_pin_to_a_withdrawn_version_counts_for_nothing() -> None:
     """What was withdrawn runs nowhere, pinned or not."""
     found = plan(
-        fleet(edge(0, pinned=2, assigned=2, running=2), **in_ring(2, "withdrawn"), returned_to=frozenset({1})),
+        fleet(edge(0, pinned=2, assigned=2, running=2), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}),
         SETTINGS,
         NOW,
     )
@@ -376,7 +382,12 @@ class World:
 
     def fleet(self) -> Fleet:
         """Return what the desk knows."""
-        return Fleet(self.rollouts, tuple(self.edges), frozenset(self.verified), returned_to=frozenset(self.returns))
+        return Fleet(
+            self.rollouts,
+            tuple(self.edges),
+            frozenset(self.verified),
+            returned_to={version: frozenset(left) for version, left in self.returns.items()},
+        )
 
 
 def test_a_withdrawn_version_leads_to_the_way_back_and_nowhere_else() -> None:
@@ -386,5 +397,5 @@ def test_a_withdrawn_version_leads_to_the_way_back_and_nowhere_else() -> None:
         Rollout(2, "complete", 2, NOW),
         Rollout(3, "withdrawn", 0, NOW),
     )
-    back = Fleet(states, (runs(0, 3), runs(1, 2)), frozenset({1, 2, 3}), returned_to=frozenset({1}))
+    back = Fleet(states, (runs(0, 3), runs(1, 2)), frozenset({1, 2, 3}), returned_to={1: frozenset({2, 3})})
     assert versions(plan(back, SETTINGS, NOW)) == {"ct-0": 1, "ct-1": 2}
