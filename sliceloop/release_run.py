@@ -112,7 +112,10 @@ def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why:
         back = desk.withdraw(version, why, to, datetime.now(UTC))
         further = _further(desk, back.version, desk.ledger.rollbacks()[-1].envelope) if back is not None else ""
     if back is None:
-        return f"version {version} is withdrawn: no earlier one is to go back to, edges that run it wait for the next"
+        return (
+            f"version {version} is withdrawn; no earlier one is to go back to: edges that run it read on with it until "
+            "the next release"
+        )
     left = ", ".join(map(str, back.returns_from))
     return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}{further}"
 

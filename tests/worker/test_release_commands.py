@@ -190,6 +190,13 @@ def test_a_key_that_nobody_trusts_signs_nothing(office: Callable[..., Office]) -
     assert "release 2" in at.said("release", bundle, "--why", "again", "--key", "next/signing.pem")
 
 
+def test_a_withdrawal_without_a_way_back_says_that_edges_read_on(office: Callable[..., Office]) -> None:
+    """The first release of all is assigned to nobody new, and nothing takes it off the edges that run it."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert "edges that run it read on with it until the next release" in at.said("withdraw", 1, "--why", "bad")
+
+
 def test_a_release_is_withdrawn_while_the_object_store_is_away(office: Callable[..., Office]) -> None:
     """What harms must stop now: the way back, a further signature of it and the page of a release need no object."""
     at = office()
