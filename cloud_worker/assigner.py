@@ -1,7 +1,7 @@
 """Say which edge runs what: verify the releases, ask the plan, sign what changed, and publish it, each at its pace."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,7 +49,7 @@ class Assigner:
         """Remember the worker's key, and from which keys trust begins."""
         self._settings, self._store, self._ledger, self._signer = settings, store, ledger, signer
         self._chain = KeyChain(keys, ledger)
-        self._verified: dict[tuple[str, int], Standing | None] = {}
+        self._verified: dict[tuple[int, str, int], Standing | None] = {}
         self._untold: OrderedDict[str, Outbound] = OrderedDict()
         self._said: dict[str, str] = {}
         self._stuck: set[tuple[EdgeId, int]] = set()
@@ -70,12 +70,15 @@ class Assigner:
         if not self._save_rollouts(fleet, found):
             return True  # a person was quicker: decided anew in the next step
         reported = {(each.site, each.edge): each.reported or {} for each in records}
-        signed = self._assign(found, standing, stored, reported, now)
+        changed = self._due(found, standing, stored, reported, now)
+        signed = self._taken(changed, stored)
         stored |= signed
         self._note_progress(stored, reported, now)
         self._name_stuck(found)
-        for assignment in stored.values():
-            self._publish(assignment, standing)
+        outrun = {(each.site, each.edge) for each, _ in changed} - signed.keys()
+        for edge, assignment in stored.items():
+            if edge not in outrun:  # another worker has said something newer: heard in the next step
+                self._publish(assignment, standing)
         return len(signed) == MAX_SIGNED_A_STEP
 
     def untold(self) -> Iterator[Outbound]:
@@ -115,7 +118,7 @@ class Assigner:
         return found
 
     def _verify(self, version: int, envelope: bytes, keys: KeySet) -> Standing | None:
-        known = (sha256_of(envelope), keys.version)
+        known = (version, sha256_of(envelope), keys.version)
         if known not in self._verified:
             self._verified[known] = self._verified_now(version, envelope, keys)
         return self._verified[known]
@@ -128,7 +131,8 @@ class Assigner:
             log.warning("release waits", version=version, reason=str(error), next="`sliceloop sign` adds a signature")
             return None
         if manifest.major < MANIFEST_MAJOR or manifest.version != version:
-            log.warning("release passed over", version=version, reason=f"manifest of major {manifest.major}")
+            stated = f"a manifest of major {manifest.major} and version {manifest.version}"
+            log.warning("release passed over", version=version, reason=stated)
             return None
         return Standing(envelope, manifest, manifest_digest(envelope))
 
@@ -145,7 +149,11 @@ class Assigner:
             edges=tuple(fleet_edge(each, stored.get((each.site, each.edge)), pins) for each in records),
             verified=frozenset(standing),
             expired=frozenset(version for version, each in standing.items() if each.manifest.expires_at <= now),
-            returned_to=frozenset(version for version, each in standing.items() if each.manifest.returns_from),
+            returned_to={
+                version: frozenset(each.manifest.returns_from)
+                for version, each in standing.items()
+                if each.manifest.returns_from
+            },
         )
 
     def _save_rollouts(self, fleet: Fleet, found: Plan) -> bool:
@@ -168,15 +176,15 @@ class Assigner:
         rings = self._settings.rollout.rings
         return rings[min(rollout.ring, len(rings) - 1)].name
 
-    def _assign(
+    def _due(
         self,
         found: Plan,
         standing: Mapping[int, Standing],
         stored: Mapping[EdgeId, StoredAssignment],
         reported: Mapping[EdgeId, Mapping[str, Any]],
         now: datetime,
-    ) -> dict[EdgeId, StoredAssignment]:
-        """Sign what changed or grows old, and enter it in the ledger before anybody hears of it."""
+    ) -> list[tuple[StoredAssignment, int]]:
+        """Sign what changed or grows old, each with the number that it follows."""
         changed = []
         for edge, assigned in found.assigned.items():
             before, heard = stored.get(edge), _heard(reported[edge])
@@ -185,6 +193,12 @@ class Assigner:
                 changed.append((after, before.sequence if before else 0))
             if len(changed) == MAX_SIGNED_A_STEP:
                 break
+        return changed
+
+    def _taken(
+        self, changed: Sequence[tuple[StoredAssignment, int]], stored: Mapping[EdgeId, StoredAssignment]
+    ) -> dict[EdgeId, StoredAssignment]:
+        """Enter what was signed in the ledger before anybody hears of it; return what no other worker outran."""
         taken = self._ledger.save_assignments(changed) if changed else []
         for each in taken:
             before = stored.get((each.site, each.edge))
@@ -210,8 +224,13 @@ class Assigner:
             before.manifest_sha256 != standing[assigned.version].sha256
             or now >= before.issued_at + self._renewal()
             or now >= before.expires_at
+            or not self._is_believed(before.envelope)
             or heard > before.sequence  # this ledger is older than what the edge has heard: go on from there
         )
+
+    def _is_believed(self, envelope: bytes) -> bool:
+        """Tell whether a worker's key signed it that was not exchanged since: edges heed no other."""
+        return any(key.keyid.encode() in envelope for key in self._chain.keys.assign.keys)
 
     def _renewal(self) -> timedelta:
         """Return how old an assignment grows: half of what it is valid for, its addresses too."""

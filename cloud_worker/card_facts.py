@@ -36,6 +36,7 @@ def _learnt(origin: Origin) -> Learnt | None:
     teachers = [teacher for teacher, split in origin.lesson.teachers if split in ("train", "")]
     return Learnt(
         dataset_sha256=origin.lesson.dataset_sha256,
+        complete=origin.lesson.complete,
         slices=len(teachers),
         patients=len({teacher.patient_key for teacher in teachers}),
         by_label=dict(Counter(str(teacher.label) for teacher in teachers)),

@@ -1,6 +1,7 @@
 """The chunks that wait to be published: each once, whoever asked for it, in the order in which they were asked for."""
 
 from collections import OrderedDict
+from sys import intern
 from typing import NamedTuple
 
 from cloud_worker.token_bucket import TokenBucket
@@ -36,6 +37,7 @@ class Listener:
         """Tell whether a chunk that was published then is still on its way to this edge."""
         if sent_s < self._since_s:
             return False
+        topic = intern(topic)  # one text for all listeners: it is most of what each of them takes
         lost = self._asked.get(topic) == sent_s
         self._asked[topic] = sent_s
         return not lost

@@ -124,7 +124,8 @@ class Desk:
         while self._in_hand is not None:
             self._hear(self._in_hand)  # when that raises, it stays in hand for the next step
             self._in_hand = self._session.receive(0)
-        self._publish_chunks()
+        if self._publish_fleet():  # once more: the window that has opened meanwhile is not for chunks first
+            self._publish_chunks()
         if now_s < self._next_poll_s or not self._session.connected:
             return
         busy = self._read_again(now, now_s)
@@ -160,7 +161,8 @@ class Desk:
                     else edge_topic(address.site, address.edge, Kind.MODEL_CHUNK, sha256)
                 )
                 self._chunks.add(topic, place, now_s, listener)
-        except (ObjectMissingError, ObjectRefusedError, BucketDeniedError) as error:  # an edge asks again
+        except (ObjectMissingError, ObjectRefusedError, BucketDeniedError, HashMismatchError) as error:
+            # nothing that the edge asked is wrong, and it asks again
             log.error("chunks not served", version=wanted.version, edge=address.edge, reason=str(error))
 
     def _on_retrain_status(self, _: Address, inbound: Inbound) -> None:
@@ -201,10 +203,10 @@ class Desk:
         pause_s = max(self._settings.poll_s, (time.monotonic() - began_s) / FLEET_SHARE)
         self._next_fleet_s = now_s if more else now_s + pause_s
 
-    def _publish_fleet(self) -> None:
-        """Publish what the window allows of assignments, releases and keys; what is left follows."""
+    def _publish_fleet(self) -> bool:
+        """Publish what the window allows of assignments, releases and keys; False when some is left, and follows."""
         if self._assigner is None:
-            return
+            return True
         if self._reconnected.is_set():
             self._reconnected.clear()
             self._assigner.forget_said()
@@ -213,9 +215,10 @@ class Desk:
             try:
                 self._session.publish(outbound)
             except (WindowFullError, NotConnectedError):
-                return
+                return False
             except BrokerError as error:
                 log.error("not told", topic=outbound.topic, reason=str(error))
+        return True
 
     def _read_again(self, now: datetime, now_s: float) -> bool:
         """Give slices their second reading; True when more may be waiting."""

@@ -32,6 +32,15 @@ class RingSettings(BaseModel):
     timeout_s: float = Field(default=7 * DAY_S, gt=0)
     """A ring that has not succeeded by then pauses the rollout until a person looks."""
 
+    @model_validator(mode="after")
+    def _can_succeed(self) -> Self:
+        if self.timeout_s <= self.min_s:
+            raise ValueError(
+                f"ring {self.name}: timeout_s ({self.timeout_s:g} s) must be above min_s ({self.min_s:g} s): "
+                "it would never succeed"
+            )
+        return self
+
 
 RINGS = (
     RingSettings(name="canary", abort_failures=1),

@@ -136,9 +136,10 @@ class Archive:
         dataset = self._dataset(sha256)
         if dataset is None:
             return Lesson(request, sha256, False, tuple((teacher, "") for teacher in teachers))
-        splits = {each.image_sha256: each.split for each in dataset.slices}
-        listed = tuple((each, splits[each.image_sha256]) for each in teachers if each.image_sha256 in splits)
-        return Lesson(request, sha256, True, listed)
+        # by patient too: the same picture may have come as another patient's, whom no training sees
+        splits = {(each.image_sha256, each.patient_key): each.split for each in dataset.slices}
+        keyed = [((each.image_sha256, each.patient_key), each) for each in teachers]
+        return Lesson(request, sha256, True, tuple((each, splits[key]) for key, each in keyed if key in splits))
 
     def _dataset(self, sha256: str) -> Dataset | None:
         try:

@@ -15,9 +15,10 @@ SMALL = 30
 
 @dataclass(frozen=True)
 class Learnt:
-    """The labelled slices of a retraining."""
+    """The labelled slices of a retraining; where its data set is gone, all that were labelled by then."""
 
     dataset_sha256: str
+    complete: bool
     slices: int
     patients: int
     by_label: Mapping[str, int]
@@ -102,11 +103,12 @@ def _data(facts: CardFacts) -> list[str]:
         sources = ", ".join(map(str, train.get("sources", ())))
         return [*lines, *([f"- learnt from {told} ({sources})"] if told else []), "- released by hand: no request"]
     learnt = facts.learnt
+    doubt = "" if learnt.complete else " (the data set is gone: these were labelled by then, held-back patients too)"
     return [
         *lines,
         f"- data set of the request: `{learnt.dataset_sha256}`",
         f"- labelled slices to learn from: {learnt.slices} of {learnt.patients} patients, on top of version "
-        f"{facts.base_version} and the trainer's own base data",
+        f"{facts.base_version} and the trainer's own base data{doubt}",
         f"- by label: {_counted(learnt.by_label)}",
         f"- by source: {_counted(learnt.by_source)}",
         f"- looked at because of: {_counted(learnt.by_disagreement)}",

@@ -154,6 +154,13 @@ class ObjectStore:
         except ObjectMissingError as fault:  # what is written cannot be missing: something else answers in its place
             raise ObjectStoreUnreachableError(self._endpoint, "404 to what was to be stored") from fault
 
+    def replace(self, key: str, data: bytes, content_type: str) -> None:
+        """Store the bytes in place of what may be there: for what is named by what it tells of, and not by its hash."""
+        with self._faults_named(key):
+            self._client().put_object(
+                Bucket=self._settings.bucket, Key=self._at(key), Body=data, ContentType=content_type
+            )
+
     def get(self, key: str) -> bytes:
         """Return the bytes; raises `ObjectMissingError`."""
         with self._faults_named(key):

@@ -14,13 +14,13 @@ from cloud_worker.expected_changes import ExpectedChanges
 from cloud_worker.ledger import Candidate, Ledger, Rollback, Rollout
 from cloud_worker.ledger import Release as StoredRelease
 from cloud_worker.model_card import model_card
-from cloud_worker.object_store import ObjectStore, card_key, index_key, model_key
+from cloud_worker.object_store import OUTAGES, ObjectStore, card_key, index_key, model_key
 from cloud_worker.release import LeakedModelError, Releasable, Release, make_release, returning
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.retraining import CHANGES, INCUMBENT
 from protocol.chunks import sha256_of
-from protocol.errors import EnvelopeError, HashMismatchError
-from protocol.manifest import MODEL_FILE, Manifest, shown_manifest
+from protocol.errors import EnvelopeError, HashMismatchError, TooFewSignaturesError
+from protocol.manifest import MANIFEST_MAJOR, MODEL_FILE, Manifest, shown_manifest
 from protocol.signing import TrustedKeys, countersign, sign, verify
 from training.bundle import CHECKPOINT_FILE, Bundle, read_bundle
 
@@ -33,6 +33,10 @@ MAX_RETURNS = 100
 
 class WithdrawError(ValueError):
     """The version cannot be withdrawn as asked; the message says what to do instead."""
+
+
+class UntrustedSignerError(ValueError):
+    """A key is to sign that nobody believes; the message says which, and nothing was stored."""
 
 
 class SigningRaceError(RuntimeError):
@@ -81,16 +85,21 @@ class ReleaseDesk:
     def withdraw(self, version: int, why: str, to: int | None, now: datetime) -> Manifest | None:
         """Say that a version runs nowhere any more, and sign the way back to `to`, by default the release before.
 
-        Return the manifest of the way back, which bans what lies between; None where there is no earlier release.
+        Return the manifest of the way back, which bans what lies between; None where there is no earlier release, or
+        only some of manifest major 1: no edge can fetch these.
         """
+        self._check_signers()
         self.ledger.release(version)
         states = {each.version: each.state for each in self.ledger.rollouts()}
-        released = [release.version for release in self.ledger.releases()]
+        releases = self.ledger.releases()
+        released = [each.version for each in releases]
         good = [each for each in released if states.get(each) not in FALLEN and each != version]
-        target = _target(version, to, good, states)
+        old = {each.version for each in releases if shown_manifest(each.envelope).major < MANIFEST_MAJOR}
+        target = _target(version, to, [each for each in good if each not in old], states)
         withdrawn = Rollout(version, "withdrawn", 0, now, why)
         if target is None:
             self.ledger.withdraw(withdrawn, None)
+            self._write_card(version)
             return None
         manifest = self._signed_before(self.ledger.release(target).envelope, target)
         newer = {each for each in good if each > version}  # they stand: no way back from them, and no ban
@@ -98,6 +107,7 @@ class ReleaseDesk:
         back = returning(manifest, left[-MAX_RETURNS:], self.settings, now)
         envelope = sign(back.model_dump_json().encode(), self.signers)
         self.ledger.withdraw(withdrawn, Rollback(0, target, back.returns_from, why, now, envelope))
+        self._write_card(version)
         return back
 
     def countersign(self, version: int) -> int:
@@ -105,6 +115,7 @@ class ReleaseDesk:
 
         Raises the `TrustError` that says why something in the ledger is not what it says.
         """
+        # no look at whether our keys count: those that follow sign before a rotation makes them count
         release = self.ledger.release(version)
         rollbacks = [each for each in self.ledger.rollbacks() if each.version == version]
         for envelope in (release.envelope, *(each.envelope for each in rollbacks)):
@@ -118,6 +129,15 @@ class ReleaseDesk:
                 raise SigningRaceError(f"somebody else signed version {version} at this moment: sign again")
         self._write_card(version)
         return 1 + len(rollbacks)
+
+    def waits(self, envelope: bytes) -> str:
+        """Say which signatures an envelope waits for; nothing where it has enough, or nobody knows the trusted keys."""
+        try:
+            if self.trusted is not None:
+                verify(envelope, self.trusted)
+        except TooFewSignaturesError as error:
+            return str(error)
+        return ""
 
     def _release_candidate(self, candidate: Candidate, now: datetime) -> Manifest:
         network = Releasable(
@@ -142,6 +162,7 @@ class ReleaseDesk:
         now: datetime,
         changes: ExpectedChanges | None = None,
     ) -> Manifest:
+        self._check_signers()
         version = self.ledger.next_version()
         release = make_release(network, version, self.settings, self.signers, now, self._bases(), changes)
         store_release(self.store, self.ledger, release, checkpoint, gate, request_id)
@@ -149,9 +170,26 @@ class ReleaseDesk:
         log.info("released", version=version, sha256=release.manifest.model_ref.sha256[:12], request_id=request_id)
         return release.manifest
 
+    def _check_signers(self) -> None:
+        """Refuse a key that was exchanged, or never trusted: what it signs would be entered, and reach no edge."""
+        known = {key.keyid for key in self.trusted.keys} if self.trusted is not None else None
+        for signer in self.signers:
+            keyid = signer.public_key.keyid
+            if known is not None and keyid not in known:
+                trusted = ", ".join(sorted(each[:12] for each in known))
+                raise UntrustedSignerError(
+                    f"key {keyid[:12]} is not among the trusted release keys ({trusted}): no edge would believe it; "
+                    "give one of these by --key"
+                )
+
     def _bases(self) -> list[bytes]:
-        """Return the networks of the last releases, the newest first; what runs on edges is one of them, mostly."""
-        keys = [release.files[MODEL_FILE] for release in reversed(self.ledger.releases())]
+        """Return the networks of the last releases, the newest first: what runs on edges is one of them, mostly.
+
+        Those that fell come last: they run on few edges, or on none.
+        """
+        fallen = {each.version for each in self.ledger.rollouts() if each.state in FALLEN}
+        newest = sorted(self.ledger.releases(), key=lambda each: (each.version in fallen, -each.version))
+        keys = [release.files[MODEL_FILE] for release in newest]
         return [self.store.get(key) for key in list(dict.fromkeys(keys))[: self.settings.deltas]]
 
     def _judged(self, candidate: Candidate, name: str) -> bytes:
@@ -185,8 +223,11 @@ class ReleaseDesk:
             log.warning("candidate not released", request_id=each.request_id, reason=reason)
 
     def _write_card(self, version: int) -> None:
-        text = model_card(card_facts(self.ledger, self.store, version))
-        self.store.put(card_key(version), text.encode(), "text/markdown; charset=utf-8")
+        try:
+            text = model_card(card_facts(self.ledger, self.store, version))
+            self.store.replace(card_key(version), text.encode(), "text/markdown; charset=utf-8")
+        except OUTAGES as error:  # what the ledger has counts all the same, a withdrawal above all
+            log.warning("model card not written", version=version, reason=str(error), next="`sliceloop card` shows it")
 
 
 def sound_bundle(folder: Path) -> Bundle:
@@ -201,12 +242,16 @@ def sound_bundle(folder: Path) -> Bundle:
 
 
 def _target(version: int, to: int | None, good: Sequence[int], states: Mapping[int, str]) -> int | None:
-    """Choose where edges go back to: what ran on all edges before, rather than what ran on some."""
+    """Choose where edges go back to: what ran on all edges before, rather than on some, rather than on none."""
     before = [each for each in good if each < version]
     if to is not None and to not in before:
-        raise WithdrawError(f"version {to} is no release before {version} that is good to return to")
-    complete = [each for each in before if states.get(each, "complete") == "complete"]
-    return to or max(complete or before, default=None)
+        raise WithdrawError(
+            f"version {to} is no release before {version} that is good to return to: it fell, or it is of an earlier "
+            "sliceloop (release its network anew)"
+        )
+    complete = [each for each in before if states.get(each) == "complete"]
+    begun = [each for each in before if each in states]
+    return to or max(complete or begun or before, default=None)
 
 
 def store_release(

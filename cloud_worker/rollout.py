@@ -5,7 +5,7 @@ A pure function: what was decided before and what the edges say go in, what is t
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cloud_worker.fleet_settings import RingSettings, RolloutSettings
@@ -61,8 +61,8 @@ class Fleet:
     verified: frozenset[int]
     expired: frozenset[int] = frozenset()
     """An edge that runs one goes on; no other is told to."""
-    returned_to: frozenset[int] = frozenset()
-    """Targets of signed rollbacks: every edge may run them."""
+    returned_to: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Targets of signed rollbacks, and from which versions each leads there: no other edge goes back."""
 
 
 @dataclass(frozen=True)
@@ -185,25 +185,32 @@ def _step(
         return replace(rollout, state="paused", reason="the release has expired, or no trusted keys verify it any more")
     ring, there = rings[number], members[number]
     elapsed_s = (now - rollout.ring_started_at).total_seconds()
-    done = _succeeded(ring, there, rollout.version) and elapsed_s >= ring.min_s
+    unheard = _unheard(ring, fleet)
+    done = _succeeded(ring, there, unheard, rollout.version) and elapsed_s >= ring.min_s
     if done or _nobody_to_wait_for(ring, there, members):
         if number == len(rings) - 1:
             return replace(rollout, state="complete", ring=number, reason="")
         return replace(rollout, ring=number + 1, ring_started_at=now, reason="")
     if elapsed_s > ring.timeout_s:
-        return replace(rollout, state="paused", reason=_timed_out(ring, there, rollout.version))
+        return replace(rollout, state="paused", reason=_timed_out(ring, there, fleet, rollout.version))
     return rollout
 
 
 def _nobody_to_wait_for(ring: RingSettings, there: Sequence[FleetEdge], members: Sequence[Sequence[FleetEdge]]) -> bool:
-    """Tell whether a share has drawn nobody; named edges that were never heard of are waited for."""
+    """Tell whether a share has drawn nobody; a ring of named edges waits, also where all of them are pinned."""
     return not there and not ring.edges and any(members)
 
 
-def _succeeded(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> bool:
+def _unheard(ring: RingSettings, fleet: Fleet) -> list[str]:
+    """Return the named edges that were never heard of: a mistyped canary counts as one that has not succeeded."""
+    heard = {"/".join(edge.id) for edge in fleet.edges}
+    return [name for name in ring.edges if name not in heard]
+
+
+def _succeeded(ring: RingSettings, there: Sequence[FleetEdge], unheard: Sequence[str], version: int) -> bool:
     if not there:
         return False
-    return sum(edge.succeeded(version) for edge in there) >= ring.success_share * len(there)
+    return sum(edge.succeeded(version) for edge in there) >= ring.success_share * (len(there) + len(unheard))
 
 
 def _failure(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> str:
@@ -217,11 +224,14 @@ def _failure(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> st
     return f"{len(failed)} of {len(there)} edges of ring {ring.name} failed ({told})"
 
 
-def _timed_out(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> str:
-    done = sum(edge.succeeded(version) for edge in there)
-    behind = ", ".join(f"{edge.site}/{edge.edge}" for edge in there if not edge.succeeded(version))[:300]
-    missing = behind or ", ".join(ring.edges)[:300]
-    return f"ring {ring.name}: {done} of {len(there)} edges succeeded within {ring.timeout_s:.0f} s; missing {missing}"
+def _timed_out(ring: RingSettings, there: Sequence[FleetEdge], fleet: Fleet, version: int) -> str:
+    done, unheard = sum(edge.succeeded(version) for edge in there), _unheard(ring, fleet)
+    pinned = ["/".join(edge.id) for edge in fleet.edges if edge.pinned and "/".join(edge.id) in ring.edges]
+    behind = ["/".join(edge.id) for edge in there if not edge.succeeded(version)]
+    behind += [*(f"{name} (never heard of)" for name in unheard), *(f"{name} (pinned)" for name in pinned)]
+    missing = ", ".join(behind)[:300] or "any edge that is not pinned"
+    expected = len(there) + len(unheard)
+    return f"ring {ring.name}: {done} of {expected} edges succeeded within {ring.timeout_s:.0f} s; missing {missing}"
 
 
 def _assigned(
@@ -231,11 +241,14 @@ def _assigned(
     states = {each.version: each for each in rollouts}
     if edge.pinned and _allowed(edge.pinned, edge, fleet, states):
         return Assigned(edge.pinned, PINNED)
+    if _stays(edge, fleet, states):
+        return Assigned(0, PINNED)
     reached = {edge.assigned, edge.running}
     reached |= {each.version for each in rollouts if each.state == "complete"}
     reached |= {each.version for each in rollouts if each.state == "running" and ring <= each.ring}
     # an edge goes back by a signed rollback alone
-    reached = {version for version in reached if version >= edge.running} | fleet.returned_to
+    reached |= set(fleet.returned_to)
+    reached = {each for each in reached if each >= edge.running or edge.running in fleet.returned_to.get(each, ())}
     options = [version for version in reached if _allowed(version, edge, fleet, states)]
     return Assigned(max(options, default=0), rings[ring].name)
 
@@ -248,6 +261,12 @@ def _allowed(version: int, edge: FleetEdge, fleet: Fleet, states: Mapping[int, R
     if state == "withdrawn":
         return False
     return edge.running == version or (state != "aborted" and version not in fleet.expired)
+
+
+def _stays(edge: FleetEdge, fleet: Fleet, states: Mapping[int, Rollout]) -> bool:
+    """Tell whether an edge runs what it is pinned to, of which nobody can be told: an earlier sliceloop's, or keys'."""
+    gone = {version for version, each in states.items() if each.state == "withdrawn"}
+    return 0 < edge.pinned == edge.running and edge.pinned not in fleet.verified | edge.banned | gone
 
 
 def _why(edge: FleetEdge) -> str:

@@ -98,6 +98,7 @@ ArchitectureName = Annotated[
 def main() -> None:
     """Run the command; our own errors, and a path's, become one line that says what to do, others a traceback."""
     warnings.showwarning = _show_warning
+    configure_logs("warning")  # to standard error, until a process says its own level: what is printed may be piped
     try:
         app()
     except ModuleNotFoundError as error:

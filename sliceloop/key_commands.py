@@ -36,7 +36,9 @@ def keys_rotate(
     new_key: Annotated[
         list[Path] | None, typer.Option(help="New release keys that sign; default: NEW/signing.pem.")
     ] = None,
-    threshold: Annotated[int, typer.Option(min=1, help="How many of the new keys a release needs.")] = 1,
+    threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many of the new keys a release needs. Default: as many as before.")
+    ] = None,
     envelope: Annotated[
         Path | None, typer.Option(help="Where signatures are gathered, if they are not all at hand.")
     ] = None,

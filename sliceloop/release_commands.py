@@ -40,10 +40,10 @@ def release(
     from cloud_worker.releasing import sound_bundle
     from sliceloop.release_run import release_bundle, release_candidates, watch_candidates
 
-    _check_wish(bundle, why, candidates, watch)
+    _check_wish(bundle, why, candidates, watch, page)
     if bundle is not None:
         sound_bundle(bundle)  # before anything is opened
-    places, signers = _places(config), _signers(key, config)
+    places, signers = _places(config) if bundle is not None else _existing_places(config), _signers(key, config)
     if bundle is not None:
         typer.echo(release_bundle(places, signers, bundle, why, page))
     elif watch:
@@ -105,13 +105,15 @@ def lineage(
         show_release(places, version, as_json=json)
 
 
-def _check_wish(bundle: Path | None, why: str, candidates: bool, watch: bool) -> None:
+def _check_wish(bundle: Path | None, why: str, candidates: bool, watch: bool, page: Path | None) -> None:
     if (bundle is None) != candidates:
         raise typer.BadParameter("give the folder of a bundle, or --candidates")
     if bundle is not None and not why:
         raise typer.BadParameter("a bundle goes out without the gate: say --why")
     if watch and not candidates:
         raise typer.BadParameter("--watch goes with --candidates")
+    if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"--page {page} is no file in a folder that is there")  # before a version is given
 
 
 def _signers(keys: "Sequence[Path] | None", config: Path | None) -> "tuple[CryptoSigner, ...]":

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from securesystemslib.signer import CryptoSigner
 
 from broker.trusted_keys import load_key_set
 from cloud_worker.card_facts import card_facts
 from cloud_worker.key_chain import KeyChain
-from cloud_worker.ledger import Ledger, LedgerUnavailableError
+from cloud_worker.ledger import Ledger, LedgerUnavailableError, VersionTakenError
 from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, ObjectStoreUnreachableError, S3Settings
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
-from protocol.manifest import Manifest
+from protocol.manifest import MANIFEST_MAJOR, Manifest, shown_manifest
+
+log = structlog.get_logger()
 
 WATCH_S = 1.0
 Say = Callable[[str], None]
@@ -36,11 +39,11 @@ class Places:
 
 def release_bundle(places: Places, signers: Sequence[CryptoSigner], bundle: Path, why: str, page: Path | None) -> str:
     """Sign a trained network past the gate; return what is to be said."""
-    with _desk(places, signers) as desk:
+    with _desk(places, signers, makes_bucket=True) as desk:
         manifest = desk.release_bundle(bundle, why, datetime.now(UTC))
         if page is not None:
             page.write_text(_card(desk, manifest.version))
-    return _said(manifest, len(signers))
+        return _said(desk, manifest)
 
 
 def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Path | None, say: Say) -> int:
@@ -48,7 +51,7 @@ def release_candidates(places: Places, signers: Sequence[CryptoSigner], page: Pa
     with _desk(places, signers) as desk:
         manifests = desk.release_candidates(datetime.now(UTC))
         for manifest in manifests:
-            say(_said(manifest, len(signers)))
+            say(_said(desk, manifest))
             if page is not None:
                 page.write_text(_card(desk, manifest.version))
     return len(manifests)
@@ -64,24 +67,27 @@ def watch_candidates(
     told = ""
     while not stop.is_set():
         try:
-            waits = _on_its_way(places)
-            if not waits:
+            with Ledger(places.ledger_url) as ledger:
+                there, waits = bool(ledger.accepted_unreleased()), _on_its_way(ledger)
+            if there and not waits:
                 release_candidates(places, signers, page, say)
         except (LedgerUnavailableError, ObjectStoreUnreachableError) as error:
-            waits = f"{error}; tried again every {WATCH_S:g} s"
-        if waits and waits != told:
+            there, waits = True, f"{error}; tried again every {WATCH_S:g} s"
+        except VersionTakenError as error:  # another watch was quicker
+            log.warning("not signed", reason=str(error), next=f"looked at again in {WATCH_S:g} s")
+            waits = ""
+        if there and waits and waits != told:
             say(waits)
         told = waits
         stop.wait(WATCH_S)
 
 
-def _on_its_way(places: Places) -> str:
-    """Say which release a waiting candidate waits for; nothing where none waits, or nothing is on its way."""
-    with Ledger(places.ledger_url) as ledger:
-        newest = ledger.latest_release()
-        if newest is None or not ledger.accepted_unreleased():
-            return ""
-        states = {each.version: each.state for each in ledger.rollouts()}
+def _on_its_way(ledger: Ledger) -> str:
+    """Say which release a candidate waits for; nothing where none is on its way."""
+    newest = ledger.latest_release()
+    if newest is None or shown_manifest(newest.envelope).major < MANIFEST_MAJOR:  # of before there were rollouts
+        return ""
+    states = {each.version: each.state for each in ledger.rollouts()}
     state = states.get(newest.version, "not begun")
     if state not in ("not begun", "running", "paused"):
         return ""
@@ -94,17 +100,24 @@ def add_signatures(places: Places, signers: Sequence[CryptoSigner], version: int
     """Add signatures to a version; return what is to be said."""
     with _desk(places, signers) as desk:
         count = desk.countersign(version)
-    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {len(signers)} more"
+        newest = [each.envelope for each in desk.ledger.rollbacks() if each.version == version][-1:]
+        further = [_further(desk, version, each) for each in (desk.ledger.release(version).envelope, *newest)]
+    keys = f"{len(signers)} key{'s' if len(signers) > 1 else ''}"
+    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {keys}{max(further)}"
 
 
 def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why: str, to: int | None) -> str:
     """Withdraw a version; return what is to be said."""
     with _desk(places, signers) as desk:
         back = desk.withdraw(version, why, to, datetime.now(UTC))
+        further = _further(desk, back.version, desk.ledger.rollbacks()[-1].envelope) if back is not None else ""
     if back is None:
-        return f"version {version} is withdrawn: there is no release before it, edges that run it wait for the next"
+        return (
+            f"version {version} is withdrawn; no earlier one is to go back to: edges that run it read on with it until "
+            "the next release"
+        )
     left = ", ".join(map(str, back.returns_from))
-    return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}"
+    return f"version {version} is withdrawn: edges that run {left} go back to version {back.version}{further}"
 
 
 def write_card(places: Places, version: int, file: Path | None) -> str:
@@ -118,9 +131,10 @@ def write_card(places: Places, version: int, file: Path | None) -> str:
 
 
 @contextmanager
-def _desk(places: Places, signers: Sequence[CryptoSigner]) -> Iterator[ReleaseDesk]:
+def _desk(places: Places, signers: Sequence[CryptoSigner], *, makes_bucket: bool = False) -> Iterator[ReleaseDesk]:
     store = ObjectStore(places.s3)
-    store.ensure_bucket()
+    if makes_bucket:  # nowhere else: a version is withdrawn though the object store is away
+        store.ensure_bucket()
     with Ledger(places.ledger_url) as ledger:
         trusted = None
         if places.trust_folder is not None:
@@ -132,7 +146,15 @@ def _card(desk: ReleaseDesk, version: int) -> str:
     return model_card(card_facts(desk.ledger, desk.store, version))
 
 
-def _said(manifest: Manifest, signatures: int) -> str:
+def _said(desk: ReleaseDesk, manifest: Manifest) -> str:
     deltas = "".join(f", delta {manifest.files[each.file].size:,} bytes" for each in manifest.deltas)
-    signed = f"{signatures} signature{'s' if signatures > 1 else ''}"
-    return f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}, {signed}{deltas}"
+    signed = f"{len(desk.signers)} signature{'s' if len(desk.signers) > 1 else ''}"
+    further = _further(desk, manifest.version, desk.ledger.release(manifest.version).envelope)
+    said = f"release {manifest.version} of {manifest.name}: sha256 {manifest.model_ref.sha256}, {signed}{deltas}"
+    return said + further
+
+
+def _further(desk: ReleaseDesk, version: int, envelope: bytes) -> str:
+    """Say that it begins with a further signature, where it does."""
+    waits = desk.waits(envelope)
+    return f"; no edge is told yet, it is {waits}: the next key signs by `sliceloop sign {version}`" if waits else ""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from cloud_worker.assigner import fleet_edge
 from cloud_worker.ledger import Ledger, Pin, Rollout
 from cloud_worker.rollout import FleetEdge
+from protocol.manifest import MANIFEST_MAJOR, Manifest, shown_manifest
 from protocol.topics import check_edge_ids
 
 
@@ -17,13 +18,14 @@ def pin_edge(ledger_url: str, name: str, version: int) -> str:
     """Pin an edge; return what is to be said."""
     site, edge = _edge_name(name)
     with Ledger(ledger_url) as ledger:
-        ledger.release(version)
+        manifest = shown_manifest(ledger.release(version).envelope)
         states = {each.version: each.state for each in ledger.rollouts()}
         if states.get(version) in ("withdrawn", "aborted"):
             raise RolloutInputError(f"version {version} is {states[version]}: no edge is told to run it any more")
-        ledger.pin(Pin(site, edge, version, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        ledger.pin(Pin(site, edge, version, now))
         known = [fleet_edge(each, None, {}) for each in ledger.edges() if (each.site, each.edge) == (site, edge)]
-    return f"{name} is pinned to version {version}{_caution(known, version)}"
+    return f"{name} is pinned to version {version}{_caution(known, manifest, now)}"
 
 
 def unpin_edge(ledger_url: str, name: str) -> str:
@@ -78,12 +80,20 @@ def _edge_name(name: str) -> tuple[str, str]:
     return site, edge
 
 
-def _caution(known: list[FleetEdge], version: int) -> str:
+def _caution(known: list[FleetEdge], manifest: Manifest, now: datetime) -> str:
+    """Say what keeps the edge from running it, as far as it can be seen from here."""
     if not known:
         return "; it was never heard of yet"
-    if known[0].running > version:
+    edge, version = known[0], manifest.version
+    if edge.running == version:
+        return ""
+    if edge.running > version:
         return (
-            f"; it runs {known[0].running} and refuses to go backwards: only `sliceloop withdraw` signs a way back, "
-            "for all edges"
+            f"; it runs {edge.running} and refuses to go backwards: only `sliceloop withdraw` signs a way back, for "
+            "all edges"
         )
+    if version in edge.banned:
+        return "; it took this version back before, and refuses it: the pin counts for nothing there"
+    if manifest.expires_at <= now or manifest.major < MANIFEST_MAJOR:
+        return "; no edge is told of it any more, it has expired or is of an earlier sliceloop: release it anew"
     return ""

@@ -8,6 +8,7 @@ from securesystemslib.signer import CryptoSigner
 
 from broker.trusted_keys import TrustedKeysError, load_key_set
 from cloud_worker.ledger import Ledger
+from cloud_worker.releasing import SigningRaceError
 from cloud_worker.settings import WorkerSettings
 from protocol.errors import TooFewSignaturesError, TrustError
 from protocol.rotation import KeySet, follow, rotate
@@ -20,7 +21,7 @@ def rotate_keys(
     new: Path,
     old_signers: Sequence[CryptoSigner],
     new_signers: Sequence[CryptoSigner],
-    threshold: int,
+    threshold: int | None,
     gathered: Path | None,
 ) -> str:
     """Enter the rotation when enough keys have signed, else keep what was gathered; return what to do next."""
@@ -31,13 +32,15 @@ def rotate_keys(
         keys = follow(start, ledger.key_rotations())
         begun = gathered.read_bytes() if gathered and gathered.exists() else None
         now = datetime.now(UTC)
-        envelope = signed_rotation(rotation(keys, new, threshold, now), begun, [*old_signers, *new_signers])
+        needed = threshold or keys.release.threshold
+        envelope = signed_rotation(rotation(keys, new, needed, now), begun, [*old_signers, *new_signers])
         if missing := missing_signatures(keys, envelope):
             return _keep(gathered, envelope, missing)
         following = rotate(keys, envelope)
         _countersign_all(ledger, keys, new_signers)
         ledger.add_key_rotation(following.version, envelope, now)
-    return _said(following, new)
+        waiting = _waiting(ledger, keys, following)
+    return _said(following, new, waiting)
 
 
 def _keep(gathered: Path | None, envelope: bytes, missing: str) -> str:
@@ -49,12 +52,28 @@ def _keep(gathered: Path | None, envelope: bytes, missing: str) -> str:
 
 def _countersign_all(ledger: Ledger, old: KeySet, signers: Sequence[CryptoSigner]) -> None:
     """Sign what the old keys released by the new ones too: by the old ones alone it would not be trusted any more."""
-    for release in ledger.releases():
-        if _trusted(release.envelope, old):
-            ledger.replace_release_envelope(release.version, release.envelope, countersign(release.envelope, signers))
-    for rollback in ledger.rollbacks():
-        if _trusted(rollback.envelope, old):
-            ledger.replace_rollback_envelope(rollback.id, rollback.envelope, countersign(rollback.envelope, signers))
+    for each in ledger.releases():
+        if _trusted(each.envelope, old):
+            signed = countersign(each.envelope, signers)
+            _check_stored(each.version, ledger.replace_release_envelope(each.version, each.envelope, signed))
+    for back in ledger.rollbacks():
+        if _trusted(back.envelope, old):
+            signed = countersign(back.envelope, signers)
+            _check_stored(back.version, ledger.replace_rollback_envelope(back.id, back.envelope, signed))
+
+
+def _check_stored(version: int, stored: bool) -> None:
+    if not stored:
+        raise SigningRaceError(
+            f"somebody else signed version {version} at this moment: no key was exchanged, try again"
+        )
+
+
+def _waiting(ledger: Ledger, old: KeySet, new: KeySet) -> list[int]:
+    """Return the versions that counted until now, and need further signatures by the new keys."""
+    envelopes = [(each.version, each.envelope) for each in ledger.releases()]
+    envelopes += [(each.version, each.envelope) for each in ledger.rollbacks()]
+    return sorted({version for version, each in envelopes if _trusted(each, old) and not _trusted(each, new)})
 
 
 def _trusted(envelope: bytes, keys: KeySet) -> bool:
@@ -65,8 +84,15 @@ def _trusted(envelope: bytes, keys: KeySet) -> bool:
     return True
 
 
-def _said(keys: KeySet, new: Path) -> str:
-    return (
+def _said(keys: KeySet, new: Path, waiting: Sequence[int]) -> str:
+    said = (
         f"keys of version {keys.version} are in the ledger: give the worker {new}/assign.pem and start it again; edges "
         "follow by themselves. Leave the trust folders as they are: the chain begins there"
+    )
+    if not waiting:
+        return said
+    versions = ", ".join(map(str, waiting))
+    return (
+        f"{said}\ntoo few of the new keys have signed version {versions}, which no edge is told until then: the others "
+        "sign each by `sliceloop sign VERSION`; a rollout that paused meanwhile goes on by `sliceloop resume VERSION`"
     )

@@ -16,7 +16,7 @@ from cloud_worker.fleet_settings import RolloutSettings
 from cloud_worker.fleet_status import STEPS, EdgeLine, RingCounts, edge_lines, ring_counts
 from cloud_worker.ledger import EdgeRecord, Ledger, Release, Rollout
 from cloud_worker.lineage import key_ids
-from protocol.manifest import shown_manifest
+from protocol.manifest import MANIFEST_MAJOR, shown_manifest
 
 NOTICE = "research use only"
 SHOWN_RELEASES = 10
@@ -112,7 +112,7 @@ def _show(found: Status, settings: RolloutSettings) -> None:
     releases = _table(f"releases — {NOTICE}", "version", "name", "sha256", "state", "ring", "signed by", "reason")
     for release in list(found.releases)[-SHOWN_RELEASES:]:
         row = _release(release, found.rollouts, settings)
-        rollout = row["rollout"] or {"state": "not rolled out", "ring": "", "reason": ""}
+        rollout = row["rollout"] or {"state": "not rolled out", "ring": "", "reason": _not_begun(release)}
         keys = " ".join(row["signed_by"])
         cells = (row["version"], row["name"], row["sha256"][:12], rollout["state"], rollout["ring"], keys)
         releases.add_row(*(Text(str(cell)) for cell in cells), Text(rollout["reason"]))
@@ -122,6 +122,14 @@ def _show(found: Status, settings: RolloutSettings) -> None:
         for ring in found.rings:
             rings.add_row(ring.name, str(ring.edges), str(ring.assigned), *(str(ring.steps[step]) for step in STEPS))
         console.print(rings)
+    for version, rollout in found.rollouts.items():
+        if rollout.state == "paused":
+            console.print(
+                Text(
+                    f"paused: `sliceloop resume {version}` goes on, `sliceloop withdraw {version}` takes it back, "
+                    "`sliceloop pin` leaves out an edge that is not waited for"
+                )
+            )
     console.print(_edge_table(found.edges))
     for line in found.edges:
         if line.stuck_since is not None:
@@ -129,6 +137,12 @@ def _show(found: Status, settings: RolloutSettings) -> None:
             console.print(
                 Text(f"stuck: {line.site}/{line.edge} on its way to {line.assigned} since {since}: {line.reason}")
             )
+
+
+def _not_begun(release: Release) -> str:
+    if shown_manifest(release.envelope).major < MANIFEST_MAJOR:
+        return "of an earlier sliceloop: edges that run it go on"
+    return "waits for further signatures (`sliceloop sign`), or for a worker with worker.assign_key_file"
 
 
 def _edge_table(lines: Sequence[EdgeLine]) -> Table:

@@ -100,9 +100,9 @@ class UnknownReleaseError(LedgerError):
 
 
 class VersionTakenError(LedgerError):
-    """A release of this version exists; versions only grow."""
+    """A release, or a set of keys, of this version exists: somebody else was quicker; versions only grow."""
 
     def __init__(self, version: int) -> None:
         """Remember the version."""
-        super().__init__(f"version {version} is released already: take the next version")
+        super().__init__(f"somebody else entered version {version} at this moment: nothing of yours was; do it again")
         self.version = version

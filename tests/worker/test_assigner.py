@@ -1,6 +1,6 @@
 """What the worker tells each edge: only what verifies, with a number that grows, and nothing that was withdrawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from worker_parts import (
 
 from cloud_worker.assigner import Assigner
 from cloud_worker.fleet_settings import DeliverySettings, RingSettings, RolloutSettings
-from cloud_worker.ledger import Ledger, Pin, Rollout
+from cloud_worker.ledger import Ledger, Pin, Rollout, StoredAssignment
 from cloud_worker.object_store import ObjectStore
 from cloud_worker.release import Release
 from cloud_worker.release_settings import ReleaseSettings
@@ -167,6 +167,18 @@ def test_what_no_trusted_key_signed_is_not_assigned(store: ObjectStore, ledger: 
     assert box.follow().version == 1
 
 
+def test_a_manifest_that_was_entered_under_a_second_version_is_passed_over(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """Whoever can write to the ledger cannot end a rollout by an old release with a new number."""
+    assigner = director(SETTINGS, store, ledger, SIGNER)
+    step(assigner)
+    second = release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    assert ledger.replace_release_envelope(2, second.envelope, first.envelope)
+    assert step(assigner, 1) == []
+    assert [(each.version, each.state) for each in ledger.rollouts()] == [(1, "running")]
+
+
 def test_a_worker_whose_key_is_not_trusted_assigns_nothing(store: ObjectStore, ledger: Ledger, first: Release) -> None:
     """Edges would refuse it anyway: it is said, and nothing is published."""
     stranger = TrustedKeys((SECOND.public_key,))
@@ -214,6 +226,39 @@ def test_a_withdrawn_version_with_nothing_before_it_is_taken_off_the_topics(
     assert step(director(SETTINGS, store, ledger, SIGNER), 2) == [
         (edge_topic(SITE, EDGE, kind), b"") for kind in (Kind.MODEL_ASSIGNED, Kind.MODEL_DESIRED)
     ]
+
+
+def test_the_way_back_leads_to_what_ran_and_not_to_what_never_had_enough_signatures(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """Version 2 was signed by one of two and ran nowhere: from 3 edges go back to 1."""
+    keys = TrustedKeys((SIGNER.public_key, SECOND.public_key), 2)
+    other = ReleaseDesk(ReleaseSettings(), store, ledger, [SECOND], keys)
+    assigner = director(SETTINGS, store, ledger, SIGNER, SECOND, threshold=2)
+    other.countersign(1)
+    step(assigner)
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    step(assigner, 1)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    release(store, ledger, SIGNER, constant_network(Label.PNEUMONIA))
+    other.countersign(3)
+    step(assigner, 2)
+    back = other.withdraw(3, "bad", None, later(3))
+    assert back is not None
+    assert (back.version, back.returns_from) == (1, (2, 3))
+
+
+def test_no_way_leads_back_to_a_release_that_edges_cannot_fetch(store: ObjectStore, ledger: Ledger) -> None:
+    """One of manifest major 1 has no index: signing a way there would be said, and lead nowhere."""
+    old = release(store, ledger, SIGNER, network())
+    bare = {name: file.model_copy(update={"index": (), "chunk_count": 0}) for name, file in old.manifest.files.items()}
+    stated = old.manifest.model_copy(update={"major": 1, "files": bare}).model_dump_json().encode()
+    assert ledger.replace_release_envelope(1, old.envelope, sign(stated, [SIGNER]))
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    with pytest.raises(WithdrawError, match=r"version 1 is no release before 2 .*release its network anew"):
+        desk(store, ledger).withdraw(2, "bad", 1, NOW)
+    assert desk(store, ledger).withdraw(2, "bad", None, NOW) is None
+    assert (ledger.rollouts()[0].state, ledger.rollbacks()) == ("withdrawn", [])
 
 
 def test_the_way_back_from_a_version_leaves_newer_good_ones_alone(
@@ -264,12 +309,55 @@ def test_a_failure_aborts_and_is_kept_with_its_reason(store: ObjectStore, ledger
 
 
 def test_a_person_who_is_quicker_is_not_overwritten(store: ObjectStore, ledger: Ledger, first: Release) -> None:
-    """A rollout that was paused between reading and writing stays paused."""
-    running = Rollout(1, "running", 0, NOW)
-    assert ledger.save_rollout(running, None)
-    assert ledger.save_rollout(replace(running, state="paused"), running)
-    assert not ledger.save_rollout(replace(running, state="complete"), running)
-    assert ledger.rollouts()[0].state == "paused"
+    """A rollout that is paused while the worker decides stays paused, though it would have been complete."""
+    step(director(SETTINGS, store, ledger, SIGNER))
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    with Overtaken(ledger.url) as between:
+        (running,) = ledger.rollouts()
+        between.meanwhile = lambda: ledger.save_rollout(replace(running, state="paused"), running)
+        assigner = director(SETTINGS, store, between, SIGNER)
+        assert assigner.step(later(2)), "it looks again at once"
+        assert ledger.rollouts()[0].state == "paused"
+        assigner.step(later(3))
+        assert ledger.rollouts()[0].state == "paused"
+
+
+def test_a_worker_that_was_outrun_says_nothing_older(store: ObjectStore, ledger: Ledger, first: Release) -> None:
+    """Two decide at once: the slower one must not say the assignment of before after the quicker one's."""
+    quicker, box = director(SETTINGS, store, ledger, SIGNER), Box()
+    box.hear(step(quicker))
+    reports(ledger, running=first, desired_version=1, at=later(1))
+    step(quicker, 1)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    assert ledger.save_rollout(Rollout(2, "running", 0, later(2)), None)
+    with Overtaken(ledger.url) as between:
+        slower = director(SETTINGS, store, between, SIGNER)
+        between.meanwhile = lambda: box.hear(step(quicker, 2))
+        box.hear(step(slower, 2))
+        assert box.follow(2).version == 2
+        box.hear(step(slower, 3))
+        assert box.follow(3).version == 2
+
+
+class Overtaken(Ledger):
+    """A ledger to which somebody else writes just before its owner does, once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def save_rollout(self, rollout: Rollout, known: Rollout | None) -> bool:
+        """Come too late with a rollout."""
+        self._be_overtaken()
+        return super().save_rollout(rollout, known)
+
+    def save_assignments(self, changed: Sequence[tuple[StoredAssignment, int]]) -> list[StoredAssignment]:
+        """Come too late with assignments, where no rollout was saved before."""
+        self._be_overtaken()
+        return super().save_assignments(changed)
+
+    def _be_overtaken(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
 
 def test_progress_is_dated_by_what_changes(store: ObjectStore, ledger: Ledger, first: Release) -> None:
@@ -315,6 +403,30 @@ def test_worker_and_edge_follow_a_key_rotation(store: ObjectStore, ledger: Ledge
     assert box.follow(1).version == 1
     release(store, ledger, SIGNER, constant_network(Label.NORMAL))
     assert [topic for topic, _ in step(assigner, 2)] == []
+
+
+def test_with_a_new_key_of_its_own_the_worker_signs_every_assignment_anew(
+    store: ObjectStore, ledger: Ledger, first: Release
+) -> None:
+    """After a rotation edges believe the old key's assignments no more: they are not left without one for days."""
+    box, new = Box(), generate_signer()
+    box.hear(step(director(SETTINGS, store, ledger, SIGNER)))
+    box.follow()
+    reports(ledger, running=first, desired_version=1, assignment=1, at=later(1))
+    rotation = KeyRotation(
+        version=2,
+        created_at=NOW,
+        release_keys=(_public(SIGNER),),
+        release_threshold=1,
+        assign_keys=(_public(new),),
+    )
+    ledger.add_key_rotation(2, sign_rotation(rotation, [SIGNER], []), NOW)
+    keys = KeySet(TrustedKeys((SIGNER.public_key,)), TrustedKeys((ASSIGN.public_key,)))
+    worker = Assigner(SETTINGS, store, ledger, new, keys)
+    box.hear(step(worker, 2))
+    assert box.follow(2).version == 1
+    assert box.seen.sequence == 2
+    assert step(worker, 3) == []
 
 
 def test_a_rotation_that_the_old_keys_did_not_sign_ends_the_chain(

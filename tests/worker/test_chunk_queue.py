@@ -1,10 +1,13 @@
 """Chunks go out once, in order, and no faster than the line may be used."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_worker.chunk_queue import MAX_LISTENERS, MAX_WAITING, ChunkQueue, Place
 from cloud_worker.token_bucket import BURST_S, TokenBucket
+from protocol.topics import fleet_chunk
 
 CHUNK = Place("models/aa/file", 0, 1_000)
 
@@ -111,6 +114,24 @@ def test_the_queue_is_bounded() -> None:
     for number in range(MAX_LISTENERS):
         queue.listens(f"other-{number}", 2, fresh=True)
     assert queue.listens("first", 3, fresh=False) is not first
+
+
+def test_what_is_remembered_of_a_listener_is_small() -> None:
+    """Of 700 chunks that are on their way to it, 50 KB: two thousand edges must not fill a worker's memory."""
+    queue, edges, chunks = ChunkQueue(2.0, None), 20, 700
+    for number in range(edges):
+        queue.listens(f"edge-{number}", 0, fresh=True)
+    for number in range(chunks):
+        queue.add(fleet_chunk(f"{number:064x}"), CHUNK, 0)
+        queue.sent(fleet_chunk(f"{number:064x}"), 1)
+    tracemalloc.start()
+    for edge in range(edges):
+        listener = queue.listens(f"edge-{edge}", 5, fresh=False)
+        for number in range(chunks):
+            assert not queue.add(fleet_chunk(f"{number:064x}"), CHUNK, 5, listener)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown / edges < 50_000
 
 
 @given(st.integers(1_000, 10_000_000), st.lists(st.integers(1, 65_536), min_size=20, max_size=200))

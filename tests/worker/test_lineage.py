@@ -23,8 +23,10 @@ from worker_parts import (
     slice_read,
 )
 
+from cloud_worker.card_facts import card_facts
 from cloud_worker.ledger import Ledger, UnknownReleaseError
 from cloud_worker.lineage import Archive
+from cloud_worker.model_card import model_card
 from cloud_worker.object_store import ObjectStore, card_key, dataset_key, image_key, upload_key
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
@@ -148,6 +150,24 @@ def test_a_slice_leads_to_the_releases_that_it_taught(learnt: Learnt) -> None:
     assert learnt.archive.of_slice(learnt.held_back).taught == ()
 
 
+def test_a_picture_that_came_as_two_patients_taught_as_the_one_alone(store: ObjectStore, ledger: Ledger) -> None:
+    """Sites know patients by keys of their own: one of them may be held back, and its slice taught nothing."""
+    add_labelled(store, ledger, PATIENTS)
+    by_side = {side_of(patient_key(each.patient), POLICY): (n, each) for n, each in enumerate(PATIENTS)}
+    number, taught = by_side[Side.TRAIN]
+    _, held_back = by_side[Side.HELD_BACK]
+    twin = slice_read(800, taught.label, held_back.patient, image=slice_read(number, taught.label).image)
+    key = image_key(twin.image_sha256)
+    ledger.store_slice(message_id="m-800", site=SITE, edge=EDGE, slice=twin, image_key=key, received_at=NOW)
+    ledger.set_label(twin.slice_id, taught.label, "dr-test", "test", NOW)
+    release(store, ledger, SIGNER, constant_network(Label.NORMAL))
+    (request,) = Retraining(SETTINGS, store, ledger).step(NOW)
+    assert isinstance(request, RetrainRequest)
+    archive = Archive(ledger, store)
+    assert [each.split for each in archive.of_slice(f"slice-{number}").taught] == ["train"]
+    assert archive.of_slice(twin.slice_id).taught == ()
+
+
 def test_what_is_shown_names_no_address_and_no_patient(learnt: Learnt) -> None:
     """Presigned addresses are credentials, and a patient's key is nobody's business here."""
     archive = learnt.archive
@@ -171,6 +191,8 @@ def test_a_data_set_that_is_gone_is_said_to_be(learnt: Learnt) -> None:
     lesson = learnt.archive.of_release(2).lesson
     assert lesson is not None
     assert (lesson.complete, len(lesson.teachers)) == (False, len(PATIENTS))
+    page = model_card(card_facts(learnt.ledger, learnt.store, 2))
+    assert "the data set is gone: these were labelled by then, held-back patients too" in page
     with pytest.raises(UnknownReleaseError):
         learnt.archive.of_release(9)
     assert not learnt.store.exists(dataset_key("0" * 64))

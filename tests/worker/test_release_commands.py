@@ -1,6 +1,7 @@
 """The commands of the engineer who releases and watches the fleet, as they are typed."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,7 +108,7 @@ def test_a_release_from_the_first_signature_to_the_withdrawal(office: Callable[.
     assert "release 1 of sliceloop-edge: sha256" in said
     assert "# sliceloop-edge, version 1" in (at.folder / "card.md").read_text()
     assert at.said("card", 1) == (at.folder / "card.md").read_text() + "\n"
-    assert "not rolled out" in at.said("status")
+    assert "waits for further signatures (`sliceloop sign`), or for a worker" in at.said("status")
     assert "has not begun: does a worker" in at.run("pause", 1).err
     reports(at.ledger)
     worker = at.worker()
@@ -120,6 +121,7 @@ def test_a_release_from_the_first_signature_to_the_withdrawal(office: Callable[.
     at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
     worker.step(datetime.now(UTC))
     assert "is paused" in at.said("pause", 2)
+    assert "paused: `sliceloop resume 2` goes on" in at.said("status")
     assert "is paused, not running" in at.run("pause", 2).err
     assert "goes on" in at.said("resume", 2)
     at.runs(2)
@@ -146,15 +148,78 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     new_keys(at.folder / "second")
     for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
         key.rename(at.folder / "keys" / "trusted" / key.name)
-    at.said("release", at.bundle("one", network()), "--why", "the first")
+    said = at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert "signed by 1 of 2 trusted keys" in said
+    assert "`sliceloop sign 1`" in said
     reports(at.ledger)
     worker = at.worker(threshold=2)
     worker.step(datetime.now(UTC))
     assert at.ledger.assignments() == []
-    assert "1 manifest signed by 1 more" in at.said("sign", 1, "--key", "second/signing.pem")
+    assert "signed by 1 of 2 trusted keys" in at.said("sign", 1), "the same key again is no further one"
+    assert at.said("sign", 1, "--key", "second/signing.pem") == "version 1: 1 manifest signed by 1 key\n"
     worker.step(datetime.now(UTC))
     assert [each.version for each in at.ledger.assignments()] == [1]
     assert len(at.status()["releases"][0]["signed_by"]) == 2
+    at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
+    back = at.said("withdraw", 2, "--why", "says Normal to everything")
+    assert "go back to version 1; no edge is told yet, it is signed by 1 of 2" in back
+    assert "`sliceloop sign 1`" in back
+
+
+def test_what_is_printed_is_the_answer_alone(office: Callable[..., Office]) -> None:
+    """A card goes into a file and a status into a program, also after keys were exchanged: no log stands before it."""
+    at = office()
+    assert at.said("release", at.bundle("one", network()), "--why", "the first").startswith("release 1 of ")
+    new_keys(at.folder / "next")
+    at.said("keys", "rotate", "next")
+    assert at.said("card", 1).startswith("# sliceloop-edge, version 1")
+
+
+def test_a_key_that_nobody_trusts_signs_nothing(office: Callable[..., Office]) -> None:
+    """Neither a release nor a way back is entered by a key that was exchanged: it would be said, and reach no edge."""
+    at = office()
+    bundle = at.bundle("one", network())
+    at.said("release", bundle, "--why", "the first")
+    new_keys(at.folder / "next")
+    at.said("keys", "rotate", "next")
+    for words in (("release", bundle, "--why", "again"), ("withdraw", 1, "--why", "bad")):
+        refused = at.run(*words)
+        assert refused.code == 2
+        assert "is not among the trusted release keys" in refused.err
+    assert ([each.version for each in at.ledger.releases()], at.ledger.rollouts()) == ([1], [])
+    assert "release 2" in at.said("release", bundle, "--why", "again", "--key", "next/signing.pem")
+
+
+def test_a_withdrawal_without_a_way_back_says_that_edges_read_on(office: Callable[..., Office]) -> None:
+    """The first release of all is assigned to nobody new, and nothing takes it off the edges that run it."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert "edges that run it read on with it until the next release" in at.said("withdraw", 1, "--why", "bad")
+
+
+def test_a_release_is_withdrawn_while_the_object_store_is_away(office: Callable[..., Office]) -> None:
+    """What harms must stop now: the way back, a further signature of it and the page of a release need no object."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
+    config = at.folder / "sliceloop.toml"
+    config.write_text(re.sub('endpoint_url = ".*"', 'endpoint_url = "http://127.0.0.1:9"', config.read_text()))
+    assert "go back to version 1" in at.said("withdraw", 2, "--why", "says Normal to everything")
+    assert "2 manifests signed" in at.said("sign", 1)
+    assert "State: withdrawn" in at.said("card", 2)
+
+
+def test_a_pin_that_cannot_hold_is_said_to(office: Callable[..., Office]) -> None:
+    """An edge that took the version back refuses it, pinned or not; an expired one reaches nobody."""
+    at, name = office(), f"{SITE}/{EDGE}"
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    assert at.said("pin", name, 1) == f"{name} is pinned to version 1; it was never heard of yet\n"
+    reports(at.ledger, banned=(1,))
+    assert "it took this version back before, and refuses it" in at.said("pin", name, 1)
+    config = at.folder / "sliceloop.toml"
+    config.write_text(config.read_text().replace("[release]", "[release]\nvalid_days = 1e-6"))
+    at.said("release", at.bundle("two", network()), "--why", "brief")
+    assert "it has expired" in at.said("pin", name, 2)
 
 
 def test_the_keys_are_exchanged(office: Callable[..., Office]) -> None:
@@ -184,12 +249,46 @@ def test_signatures_of_a_rotation_are_gathered(office: Callable[..., Office]) ->
     assert "keys of version 2 are in the ledger" in at.said("keys", "rotate", "next", "--envelope", "rotation.json")
 
 
+def test_a_release_that_the_new_keys_have_not_all_signed_is_named(office: Callable[..., Office]) -> None:
+    """Whoever gathered signatures in a file signs the releases later: until then edges are told nothing of them."""
+    at = office()
+    at.said("release", at.bundle("one", network()), "--why", "the first")
+    for name in ("next", "second"):
+        new_keys(at.folder / name)
+    for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
+        key.rename(at.folder / "next" / "trusted" / key.name)
+    rotate = "keys", "rotate", "next", "--threshold", 2, "--envelope", "rotation.json"
+    at.said(*rotate)
+    said = at.said(*rotate, "--new-key", "second/signing.pem")
+    assert "too few of the new keys have signed version 1, which no edge is told until then" in said
+    reports(at.ledger)
+    worker = at.worker("next")
+    worker.step(datetime.now(UTC))
+    assert at.ledger.assignments() == []
+    at.said("sign", 1, "--key", "next/signing.pem")
+    worker.step(datetime.now(UTC))
+    assert [each.version for each in at.ledger.assignments()] == [1]
+
+
+def test_an_exchange_of_keys_needs_no_fewer_signatures_than_before(office: Callable[..., Office]) -> None:
+    """Two have to sign, and go on having to where nobody says otherwise: one new key is not enough."""
+    at = office(2)
+    new_keys(at.folder / "second")
+    for key in (at.folder / "second" / "trusted").glob("*.pub.json"):
+        key.rename(at.folder / "keys" / "trusted" / key.name)
+    new_keys(at.folder / "next")
+    both = "--key", "keys/signing.pem", "--key", "second/signing.pem"
+    assert "holds 1 release keys of 2" in at.run("keys", "rotate", "next", *both).err
+    assert "keys of version 2" in at.said("keys", "rotate", "next", *both, "--threshold", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
         (("release",), "give the folder of a bundle, or --candidates"),
         (("release", "bundle"), "say --why"),
         (("release", "bundle", "--why", "x", "--watch"), "--watch goes with --candidates"),
+        (("release", "bundle", "--why", "x", "--page", "nowhere/card.md"), "is no file in a folder that is there"),
         (("withdraw", 7, "--why", "x"), "no release 7 in the ledger: `sliceloop status` lists them"),
         (("sign", 7), "no release 7 in the ledger"),
         (("pin", "nobody", 1), "must match"),
@@ -212,5 +311,9 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_without_a_candidate_there_is_nothing_to_sign(office: Callable[..., Office]) -> None:
-    """`--candidates` says so and ends."""
-    assert "no candidate waits for a signature" in office().said("release", "--candidates")
+    """`--candidates` says so and ends; a ledger that is not there is not made to find none in it."""
+    at = office()
+    assert "no candidate waits for a signature" in at.said("release", "--candidates")
+    config = at.folder / "sliceloop.toml"
+    config.write_text(config.read_text().replace("ledger.sqlite", "mistyped.sqlite"))
+    assert "mistyped.sqlite does not exist" in at.run("release", "--candidates").err

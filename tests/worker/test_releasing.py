@@ -20,7 +20,7 @@ from protocol.errors import HashMismatchError, LengthMismatchError
 from protocol.labels import Label
 from protocol.manifest import MODEL_FILE, ProbationBounds, shown_manifest
 from protocol.messages import MAX_CHUNK_BYTES, ChunkRequest
-from protocol.signing import generate_signer, sign
+from protocol.signing import TrustedKeys, generate_signer, sign
 from training.layout import cut_points
 from training.model.delta import apply_delta
 
@@ -144,6 +144,20 @@ def test_deltas_are_made_against_the_last_releases(tmp_path: Path, store: Object
     ]
 
 
+def test_the_delta_of_what_follows_a_withdrawn_release_is_against_what_runs(
+    tmp_path: Path, store: ObjectStore, ledger: Ledger
+) -> None:
+    """Nobody has the withdrawn network any more: a delta against it would be fetched by none."""
+    desk = ReleaseDesk(ReleaseSettings(deltas=1), store, ledger, [SIGNER])
+    for number, shift in enumerate((0, 1e-7, 2e-7)):
+        folder = network_file(tmp_path / str(number), heavy(1, shift))
+        desk.release_bundle(folder, "a step", later(number))
+        if number == 1:
+            desk.withdraw(2, "bad", None, later(number))
+    first, *_, third = [shown_manifest(each.envelope) for each in ledger.releases()]
+    assert [delta.base_sha256 for delta in third.deltas] == [first.model_ref.sha256]
+
+
 def test_a_release_by_hand_has_a_page(tmp_path: Path, store: ObjectStore, ledger: Ledger) -> None:
     """Its card lies in the store: data, figures with intervals, gate, limits, the way back, and the key that signed."""
     desk = ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER])
@@ -163,3 +177,14 @@ def test_a_release_by_hand_has_a_page(tmp_path: Path, store: ObjectStore, ledger
         SIGNER.public_key.keyid,
     ):
         assert text in card, text
+
+
+def test_the_page_follows_what_becomes_of_the_release(tmp_path: Path, store: ObjectStore, ledger: Ledger) -> None:
+    """A further signature and the withdrawal stand on it."""
+    desk, second = ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER]), generate_signer()
+    desk.release_bundle(network_file(tmp_path / "bundle", network()), "first of all", NOW)
+    keys = TrustedKeys((SIGNER.public_key, second.public_key), 2)
+    replace(desk, signers=[second], trusted=keys).countersign(1)
+    assert second.public_key.keyid in store.get(card_key(1)).decode()
+    desk.withdraw(1, "bad", None, later(1))
+    assert "State: withdrawn" in store.get(card_key(1)).decode()

@@ -1,13 +1,18 @@
 """A retraining from request to release, step by step, with its objects in a real store and no trainer but this file."""
 
+import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner, Signature
 from worker_parts import (
     ARCHITECTURE,
     CHECKPOINT,
@@ -34,8 +39,8 @@ from protocol.chunks import check_file, sha256_of
 from protocol.labels import Label
 from protocol.manifest import MODEL_FILE
 from protocol.messages import Dataset, RetrainRequest, RetrainResult, UploadedFile
-from protocol.signing import generate_signer
-from sliceloop.release_run import Places, watch_candidates
+from protocol.signing import generate_signer, payload_of, sign
+from sliceloop.release_run import WATCH_S, Places, watch_candidates
 
 POLICY = RetrainSettings(min_new_labels=3, min_patients_per_class=1, cooldown_s=600, silence_s=60)
 SETTINGS = WorkerSettings(retrain=POLICY, gate=GateSettings(min_held_back_patients=3))
@@ -231,11 +236,7 @@ def test_a_watch_signs_one_rollout_at_a_time(loop: Loop, s3_settings: S3Settings
     """While release 1 is on its way, a candidate waits and the watch says so, once; then it is signed."""
     loop.answer(loop.request(), trained())
     said: list[str] = []
-    stop = threading.Event()
-    places = Places(loop.ledger.url, s3_settings, ReleaseSettings())
-    watch = threading.Thread(target=watch_candidates, args=(places, [SIGNER], None, said.append, stop))
-    watch.start()
-    try:
+    with watching(Places(loop.ledger.url, s3_settings, ReleaseSettings()), said):
         wait_until(lambda: len(said) == 1, "it waits")
         assert "until the rollout of release 1 has ended: it is not begun" in said[0]
         running = Rollout(1, "running", 0, NOW)
@@ -245,10 +246,66 @@ def test_a_watch_signs_one_rollout_at_a_time(loop: Loop, s3_settings: S3Settings
         assert loop.ledger.next_version() == 2
         assert loop.ledger.save_rollout(replace(running, state="complete"), running)
         wait_until(lambda: loop.ledger.next_version() == 3, "it is signed")
+    assert len(said) == 3
+
+
+def test_a_watch_waits_for_no_release_of_before_there_were_rollouts(loop: Loop, s3_settings: S3Settings) -> None:
+    """A release of manifest major 1 is rolled out by nobody: after an upgrade its candidate would wait for ever."""
+    old = loop.ledger.release(1)
+    stated = json.loads(payload_of(old.envelope))
+    for file in stated["files"].values():
+        file |= {"index": [], "chunk_count": 0}
+    envelope = sign(json.dumps({**stated, "major": 1}).encode(), [SIGNER])
+    assert loop.ledger.replace_release_envelope(1, old.envelope, envelope)
+    loop.answer(loop.request(), trained())
+    said: list[str] = []
+    with watching(Places(loop.ledger.url, s3_settings, ReleaseSettings()), said):
+        wait_until(lambda: bool(said), "it says what it does")
+    assert said[0].startswith("release 2 of sliceloop-edge")
+
+
+def test_a_watch_goes_on_when_somebody_else_is_quicker(loop: Loop, s3_settings: S3Settings) -> None:
+    """Two engineers sign one candidate at the same moment: one release comes of it, and both watches go on."""
+    assert loop.ledger.save_rollout(Rollout(1, "complete", 0, NOW), None)
+    loop.answer(loop.request(), trained())
+    said: list[str] = []
+    places, other = Places(loop.ledger.url, s3_settings, ReleaseSettings()), Overtaken(loop.sign)
+    with watching(places, said, other) as watch:
+        wait_until(lambda: loop.ledger.next_version() == 3, "the other one signed")
+        watch.join(2 * WATCH_S)
+        assert watch.is_alive()
+    assert [each.version for each in loop.ledger.releases()] == [1, 2]
+    assert said == []
+
+
+class Overtaken(CryptoSigner):
+    """A key whose owner is slow: before it signs for the first time, something else happens."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        key = load_pem_private_key(SIGNER.private_bytes, None)
+        assert isinstance(key, Ed25519PrivateKey)
+        super().__init__(key)
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign, too late."""
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().sign(payload)
+
+
+@contextmanager
+def watching(places: Places, said: list[str], signer: CryptoSigner = SIGNER) -> Iterator[threading.Thread]:
+    """Let somebody watch for candidates."""
+    stop = threading.Event()
+    watch = threading.Thread(target=watch_candidates, args=(places, [signer], None, said.append, stop))
+    watch.start()
+    try:
+        yield watch
     finally:
         stop.set()
         watch.join()
-    assert len(said) == 3
 
 
 def test_the_next_retraining_starts_from_the_new_release(loop: Loop) -> None:

@@ -129,8 +129,14 @@ def test_after_an_abort_edges_that_run_it_stay_and_the_others_return() -> None:
 
 def test_a_withdrawn_version_leaves_every_edge() -> None:
     """Edges that run it go back to the target of the signed rollback."""
-    found = plan(fleet(runs(0, 2), edge(1), **in_ring(2, "withdrawn"), returned_to=frozenset({1})), SETTINGS, NOW)
+    found = plan(fleet(runs(0, 2), edge(1), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}), SETTINGS, NOW)
     assert versions(found) == {"ct-0": 1, "ct-1": 1}
+
+
+def test_an_edge_is_sent_no_way_back_that_does_not_lead_away_from_what_it_runs() -> None:
+    """From 2 a way leads to 1; an edge on 3, which does not verify any more, would refuse it: it is told nothing."""
+    found = plan(fleet(runs(0, 3), edge(1), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}), SETTINGS, NOW)
+    assert versions(found) == {"ct-0": 0, "ct-1": 1}
 
 
 def test_a_release_after_a_withdrawn_one_is_rolled_out_from_the_first_ring() -> None:
@@ -177,7 +183,25 @@ def test_named_edges_that_were_never_heard_of_are_waited_for() -> None:
     found = plan(fleet(edge(1), edge(2)), SETTINGS, later(61))
     assert (newest(found).state, newest(found).ring) == ("running", 0)
     late = plan(fleet(edge(1), edge(2)), SETTINGS, later(601))
-    assert "missing north/ct-0" in newest(late).reason
+    assert "0 of 1 edges succeeded within 600 s; missing north/ct-0 (never heard of)" in newest(late).reason
+
+
+def test_one_of_two_named_edges_does_not_speak_for_the_other() -> None:
+    """A canary of two of which one is mistyped is not half a canary."""
+    two = replaced(CANARY.model_copy(update={"edges": ("north/ct-0", "north/tc-1")}), ALL)
+    found = plan(fleet(runs(0, 2), edge(1)), two, later(61))
+    assert (newest(found).state, newest(found).ring) == ("running", 0)
+    late = plan(fleet(runs(0, 2), edge(1)), two, later(601))
+    assert "1 of 2 edges succeeded within 600 s; missing north/tc-1 (never heard of)" in newest(late).reason
+
+
+def test_a_named_canary_that_is_pinned_lets_nothing_through() -> None:
+    """It cannot prove a release: the rollout pauses, and says why nobody else was told."""
+    found = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(61))
+    assert (newest(found).state, newest(found).ring) == ("running", 0)
+    late = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(601))
+    assert newest(late).state == "paused"
+    assert newest(late).reason.endswith("missing north/ct-0 (pinned)")
 
 
 def test_a_pinned_edge_stays_where_it_is() -> None:
@@ -188,10 +212,17 @@ def test_a_pinned_edge_stays_where_it_is() -> None:
     assert found.assigned["north", "ct-0"].ring == "pinned"
 
 
+def test_a_pin_holds_where_the_release_does_not_verify_any_more() -> None:
+    """Of an earlier sliceloop, or of a key that was exchanged: the edge that runs it is told nothing, and stays."""
+    found = plan(fleet(edge(0, pinned=1), edge(1), **in_ring(2), verified=frozenset({2})), SETTINGS, later(1))
+    assert versions(found) == {"ct-0": 0, "ct-1": 2}
+    assert found.assigned["north", "ct-0"].ring == "pinned"
+
+
 def test_a_pin_to_a_withdrawn_version_counts_for_nothing() -> None:
     """What was withdrawn runs nowhere, pinned or not."""
     found = plan(
-        fleet(edge(0, pinned=2, assigned=2, running=2), **in_ring(2, "withdrawn"), returned_to=frozenset({1})),
+        fleet(edge(0, pinned=2, assigned=2, running=2), **in_ring(2, "withdrawn"), returned_to={1: frozenset({2})}),
         SETTINGS,
         NOW,
     )
@@ -237,6 +268,12 @@ def test_the_last_ring_reaches_all() -> None:
     """Settings under which some edges would never be told are refused."""
     with pytest.raises(ValidationError, match="the last ring, tenth, must have share = 1"):
         RolloutSettings(rings=(CANARY, TENTH))
+
+
+def test_a_ring_that_can_only_run_out_of_time_is_refused() -> None:
+    """With less time than it must take, every rollout would pause, however often it is resumed."""
+    with pytest.raises(ValidationError, match=r"ring all: timeout_s \(600 s\) must be above min_s \(3600 s\)"):
+        RingSettings(name="all", share=1, timeout_s=600)
 
 
 def honest(told: FleetEdge, version: int, returns: dict[int, set[int]], bad: set[int], now: datetime) -> FleetEdge:
@@ -345,7 +382,12 @@ class World:
 
     def fleet(self) -> Fleet:
         """Return what the desk knows."""
-        return Fleet(self.rollouts, tuple(self.edges), frozenset(self.verified), returned_to=frozenset(self.returns))
+        return Fleet(
+            self.rollouts,
+            tuple(self.edges),
+            frozenset(self.verified),
+            returned_to={version: frozenset(left) for version, left in self.returns.items()},
+        )
 
 
 def test_a_withdrawn_version_leads_to_the_way_back_and_nowhere_else() -> None:
@@ -355,5 +397,5 @@ def test_a_withdrawn_version_leads_to_the_way_back_and_nowhere_else() -> None:
         Rollout(2, "complete", 2, NOW),
         Rollout(3, "withdrawn", 0, NOW),
     )
-    back = Fleet(states, (runs(0, 3), runs(1, 2)), frozenset({1, 2, 3}), returned_to=frozenset({1}))
+    back = Fleet(states, (runs(0, 3), runs(1, 2)), frozenset({1, 2, 3}), returned_to={1: frozenset({2, 3})})
     assert versions(plan(back, SETTINGS, NOW)) == {"ct-0": 1, "ct-1": 2}

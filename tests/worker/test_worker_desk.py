@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from worker_parts import (
     ASSIGN,
@@ -38,7 +40,7 @@ from broker.settings import BrokerSettings
 from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.fleet_settings import DeliverySettings
 from cloud_worker.ledger import Ledger
-from cloud_worker.object_store import ObjectStore, image_key
+from cloud_worker.object_store import ObjectStore, image_key, index_key
 from cloud_worker.release import Release
 from cloud_worker.release_settings import ReleaseSettings
 from cloud_worker.releasing import ReleaseDesk
@@ -49,6 +51,7 @@ from protocol.chunks import check_file, read_index, sha256_of, to_bitmap
 from protocol.labels import Label
 from protocol.manifest import Manifest
 from protocol.messages import (
+    MAX_CHUNK_BYTES,
     ChunkRequest,
     Message,
     RetrainPhase,
@@ -60,6 +63,7 @@ from protocol.messages import (
 )
 from protocol.signing import TrustedKeys, generate_signer
 from protocol.topics import FLEET_CHUNKS, FLEET_DESIRED, Kind, chunk_filter, cloud_topic, edge_topic, parse
+from sliceloop.chaos.mqtt_proxy import MqttProxy
 
 SIGNER = generate_signer()
 SETTINGS = WorkerSettings(name="desk-test", poll_s=0.02, store_retry_s=0.05)
@@ -226,6 +230,21 @@ def test_what_no_release_has_is_passed_over(
         assert edge.heard == []
 
 
+def test_a_damaged_index_is_nothing_against_who_asks(
+    store: ObjectStore, ledger: Ledger, broker_settings: BrokerSettings, peer: Callable[..., Peer]
+) -> None:
+    """What the store has lost is not served; the requests, which come again and again, are no dead letters."""
+    damaged, sound = (release(store, ledger, SIGNER, model) for model in (network(), constant_network(Label.NORMAL)))
+    file = damaged.manifest.files["model.onnx"]
+    store.replace(index_key(file.sha256, file.index), b"damaged", "application/octet-stream")
+    edge = peer(CHUNKS)
+    with deciding(SETTINGS, broker_settings, store, ledger):
+        edge.ask(wants(2, [first_piece(sound)]), chunk(first_piece(sound)))
+        edge.say(wants(1, [first_piece(damaged)]))
+        edge.ask(wants(2, [first_piece(sound)]), chunk(first_piece(sound)))
+    assert list(ledger.dead_letters()) == []
+
+
 def test_chunks_asked_for_while_the_store_is_away_come_when_it_is_back(
     s3_server: EmbeddedS3,
     store: ObjectStore,
@@ -274,6 +293,35 @@ def test_a_release_is_withdrawn_though_the_store_is_away(
             edge.hear(told(1), "the way back")
         finally:
             s3_server.start()
+
+
+def test_a_way_back_does_not_wait_behind_the_chunks_that_wait(
+    store: ObjectStore, ledger: Ledger, running_broker: EmbeddedBroker, peer: Callable[..., Peer]
+) -> None:
+    """On a narrow line the window is always full of chunks: what edges shall run goes before them."""
+    first = release(store, ledger, SIGNER, network(), datetime.now(UTC))
+    second = release(store, ledger, SIGNER, with_ballast(60), datetime.now(UTC))
+    reports(ledger, running=first)
+    edge, count = peer(*OWN, CHUNKS), second.manifest.files["model.onnx"].chunk_count
+    with MqttProxy(running_broker.port) as line:
+        line.narrow_to(150_000)
+        narrow, slow = quick(line.port, max_inflight=2), SETTINGS.model_copy(update={"poll_s": 0.5})
+        with deciding(slow, narrow, store, ledger, assigner=director(slow, store, ledger, SIGNER)):
+            edge.hear(told(2), "assignment of version 2")
+            edge.say(wants_places(2, "model.onnx", range(count)))
+            edge.hear(lambda heard: parse(heard.topic).kind is Kind.MODEL_CHUNK, "the first chunk")
+            assert ReleaseDesk(ReleaseSettings(), store, ledger, [SIGNER]).withdraw(2, "bad", None, datetime.now(UTC))
+            edge.hear(told(1), "the way back")
+    assert sum(parse(heard.topic).kind is Kind.MODEL_CHUNK for heard in edge.heard) < 12
+
+
+def with_ballast(chunks: int) -> bytes:
+    """Return a network that carries so many chunks of values that it does not use."""
+    model = onnx.load_from_string(constant_network(Label.NORMAL))
+    values = np.random.default_rng(0).integers(0, 256, chunks * MAX_CHUNK_BYTES, np.uint8)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "ballast"))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["ballast"], ["unused"]))
+    return bytes(model.SerializeToString())
 
 
 def test_a_verdict_is_said_after_the_second_reading_and_after_the_review(
