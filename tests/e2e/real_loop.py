@@ -32,7 +32,7 @@ from edge_agent.outbox import Outbox
 from protocol.chunks import sha256_of
 from protocol.labels import Label
 from sliceloop.config import read_section
-from sliceloop.demo.processes import ManagedProcess, ProcessFailedError, Processes
+from sliceloop.demo.processes import ManagedProcess, Processes, ProcessFailedError
 from sliceloop.demo.roles import Roles
 from sliceloop.demo.stage import EDGES, SITE, Stage, inbox, write_configs, write_labels
 from training.bundle import Bundle, write_bundle
