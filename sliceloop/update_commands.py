@@ -34,6 +34,7 @@ def bench_update(
     data: Annotated[
         Path | None, typer.Option(help="Labelled slices to learn from; without, phantoms.", exists=True)
     ] = None,
+    exclude_source: Annotated[list[str] | None, typer.Option(help="Leave a source out; may be repeated.")] = None,
     input_px: Annotated[
         int, typer.Option(min=32, help="Of the networks that are fine-tuned, or learn from --data.")
     ] = 96,
@@ -56,7 +57,19 @@ def bench_update(
     configure_logs("error")
     exit_on_signals()
     parts = [Part(name) for name in only or PartName]
-    request = BenchRequest(parts, folder.absolute(), architecture, swaps, edges, runs, networks, seed, data, input_px)
+    request = BenchRequest(
+        parts=parts,
+        folder=folder.absolute(),
+        architecture=architecture,
+        swaps=swaps,
+        edges=edges,
+        runs=runs,
+        networks=networks,
+        seed=seed,
+        data=data,
+        exclude_sources=tuple(exclude_source or ()),
+        input_px=input_px,
+    )
     console = Console()
     with console.status("starting") as status:
         for result in measure(request, status.update):

@@ -103,6 +103,8 @@ def of_behaviour(result: BehaviourResult) -> list[Aim]:
     """Judge, on every ground, the bad kind that is found least often and the good one that is wronged most."""
     grounds: dict[tuple[str, bool, str], list[Course]] = {}
     for course in result.courses:
+        if course.good and course.worse_here:
+            continue
         grounds.setdefault((course.held_to, course.kept, course.mix), []).append(course)
     return [_good(courses) if held_to == SIGNED else _bad(courses) for (held_to, *_), courses in grounds.items()]
 

@@ -14,6 +14,7 @@ from sliceloop.update_bench.networks import (
     Answers,
     NetworksPlan,
     answers_of_networks,
+    data_name,
     phantom_splits,
     splits_of,
 )
@@ -37,6 +38,7 @@ class BehaviourRequest:
     """Train some and read with them too."""
     data: Path | None = None
     """Labelled slices to train and to read; none takes phantoms."""
+    exclude_sources: tuple[str, ...] = ()
     plan: NetworksPlan = NetworksPlan()  # noqa: RUF009  frozen
     answers: Path | None = None
     """File for what the networks said: where it is, they are not trained again."""
@@ -56,6 +58,7 @@ def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = la
     return BehaviourResult(
         bounds=request.bounds,
         widest=most,
+        data=_name(request) if request.networks else "",
         seed=request.seed,
         runs=request.runs,
         courses=tuple(courses),
@@ -67,7 +70,7 @@ def measure_behaviour(request: BehaviourRequest, say: Callable[[str], None] = la
 
 def _kinds_of_networks(request: BehaviourRequest, say: Callable[[str], None]) -> tuple[Kind, ...]:
     answers = _answers(request, say)
-    return tuple(read_by_networks(MATCHES, answers.by_network, answers.truth))
+    return tuple(read_by_networks(MATCHES, answers.by_network, answers.truth, answers.patients))
 
 
 def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
@@ -77,8 +80,10 @@ def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
         if found.plan == request.plan and found.data == _name(request):
             return found
     with tempfile.TemporaryDirectory(prefix="sliceloop-bench-") as folder:
-        phantoms = Path(folder) / "phantoms"
-        splits = phantom_splits(phantoms, request.plan.seed) if request.data is None else splits_of(request.data)
+        if request.data is None:
+            splits = phantom_splits(Path(folder) / "phantoms", request.plan.seed)
+        else:
+            splits = splits_of(request.data, request.exclude_sources)
         answers = answers_of_networks(_name(request), splits, request.plan, say)
     if request.answers is not None:
         request.answers.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +92,7 @@ def _answers(request: BehaviourRequest, say: Callable[[str], None]) -> Answers:
 
 
 def _name(request: BehaviourRequest) -> str:
-    return "phantoms" if request.data is None else request.data.name
+    return "phantoms" if request.data is None else data_name(request.data, request.exclude_sources)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ def _course(kind: Kind, ground: Ground, seeds: Sequence[int]) -> Course:
         slices=slices,
         caught_at=tuple(end.pairs if end.verdict() else None for end in ends),
         verdict=next((end.verdict() for end in ends if end.verdict()), ""),
+        accuracy=kind.accuracy(MIXES[ground.mix]),
     )
 
 

@@ -29,7 +29,9 @@ def draw(result: BehaviourResult, kind: str) -> bytes:
             edge = "a new edge" if new else "kept slices"
             title = f"{'good' if good else 'bad'}, {held_to}, {edge}: {mix}"
             axes[row][column].set_title(title, fontsize=9)
-    figure.suptitle(f"Rolled back by behaviour: share of {result.runs} runs, by live slices compared", fontsize=11)
+    read = f" (networks: {result.data})" if result.data else ""
+    what = f"Rolled back by behaviour: share of {result.runs} runs, by live slices compared{read}"
+    figure.suptitle(what, fontsize=11)
     image = io.BytesIO()
     figure.savefig(image, format=kind, dpi=DPI)
     return image.getvalue()

@@ -28,7 +28,7 @@ def ground_of(course: Course) -> str:
 
 
 def _bad(result: BehaviourResult) -> Table:
-    table = Table(title=f"Bad candidates, {result.runs} runs each [95 % interval by Wilson]")
+    table = Table(title=f"Bad candidates, {result.runs} runs each [95 % interval by Wilson]{_read_by(result)}")
     for name in ("candidate", "held to", "slices"):
         table.add_column(name)
     for name in ("back by kept slices alone", f"back within {WITHIN}", f"new edge: back within {WITHIN}", "latest"):
@@ -41,15 +41,16 @@ def _bad(result: BehaviourResult) -> Table:
 
 
 def _good(result: BehaviourResult) -> Table:
-    table = Table(title=f"Good candidates, {result.runs} runs each [95 % interval by Wilson]")
+    table = Table(title=f"Good candidates, {result.runs} runs each [95 % interval by Wilson]{_read_by(result)}")
     for name in ("candidate", "slices"):
         table.add_column(name)
-    for name in ("back by kept slices alone", "back ever", "new edge: back ever", "of slices"):
+    for name in ("right here", "back by kept slices alone", "back ever", "new edge: back ever", "of slices"):
         table.add_column(name, justify="right")
     table.add_column("because it")
     for kept, new in _both(result, good=True):
         shares = (kept.share(0), kept.share(kept.slices), new.share(new.slices))
-        table.add_row(name_of(kept), kept.mix, *map(str, shares), str(kept.slices), kept.verdict or new.verdict)
+        why = kept.verdict or new.verdict
+        table.add_row(name_of(kept), kept.mix, _right(kept), *map(str, shares), str(kept.slices), why)
     return table
 
 
@@ -59,6 +60,18 @@ def _both(result: BehaviourResult, *, good: bool) -> Iterator[tuple[Course, Cour
     for (kind, held_to, mix, kept), course in courses.items():
         if kept:
             yield course, courses[kind, held_to, mix, False]
+
+
+def _read_by(result: BehaviourResult) -> str:
+    return f"; networks read {result.data}" if result.data else ""
+
+
+def _right(course: Course) -> str:
+    """Say how many slices a candidate calls rightly, and how many the incumbent did."""
+    if course.accuracy is None:
+        return ""
+    candidate, incumbent = course.accuracy
+    return f"{candidate:.2f} ({incumbent:.2f}){', worse' if course.worse_here else ''}"
 
 
 def _latest(course: Course) -> str:

@@ -60,6 +60,7 @@ class BenchRequest:
     seed: int
     data: Path | None = None
     """Labelled slices for the networks that learn something; none takes phantoms."""
+    exclude_sources: tuple[str, ...] = ()
     input_px: int = INPUT_PX
     """Of the networks that are fine-tuned, and of those that learn from these slices."""
 
@@ -97,7 +98,7 @@ def _fine_tunings(request: BenchRequest, result: UpdateResult, say: Say) -> Upda
     if request.data is None:
         taught = Taught("phantoms", *phantoms(_empty(request, "fine-tunings"), UpdatePlan(seed=request.seed)))
     else:
-        taught = taught_by(request.data)
+        taught = taught_by(request.data, request.exclude_sources)
     return result.model_copy(update={"fine_tunings": measure_fine_tunings(taught, plan, say)})
 
 
@@ -110,6 +111,7 @@ def _behaviour(request: BenchRequest, result: UpdateResult, say: Say) -> UpdateR
         seed=request.seed,
         networks=request.networks,
         data=request.data,
+        exclude_sources=request.exclude_sources,
         plan=plan,
         answers=request.folder / "answers.json",
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from rich.table import Table
 
+from sliceloop.update_bench.networks import data_name
 from training.data.dataset import load_split, open_dataset
 from training.data.slices import SliceSet
 from training.export import export_onnx
@@ -90,11 +91,11 @@ class FineTunings(BaseModel):
         return max((row for row in self.rows if row.optimizer == "sgd"), key=lambda row: row.share)
 
 
-def taught_by(folder: Path) -> Taught:
+def taught_by(folder: Path, exclude_sources: Sequence[str] = ()) -> Taught:
     """Load a labelled data set with the splits train and val; raises what `load_split` raises."""
-    dataset = open_dataset(folder)
+    dataset = open_dataset(folder).without_sources(exclude_sources)
     both, validation = load_split(dataset, "train"), load_split(dataset, "val")
-    return Taught(folder.name, first_of(both), both, validation)
+    return Taught(data_name(folder, exclude_sources), first_of(both), both, validation)
 
 
 def first_of(taught: SliceSet) -> SliceSet:

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 
 from edge_agent.probation import Answer, Paired
 from protocol.labels import LABELS, Label
@@ -38,6 +39,9 @@ class Said:
 Draw = Callable[[Label, random.Random], tuple[Answer, Answer]]
 """Draws what the candidate and the incumbent say of a slice that is truly of a label."""
 
+Pool = Mapping[Label, Sequence[tuple[Answer, Answer]]]
+"""What both say of each slice, by its true label."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -49,6 +53,10 @@ class Kind:
     times_slower: float = 1.0
     real: bool = False
     """Read by networks, not made up."""
+    gate: Draw | None = None
+    """Draws the slices that its gate sees, where they are other patients' than those that an edge reads."""
+    pool: Pool = field(default_factory=dict)
+    """Where there are so many slices and no more; an edge keeps none twice."""
 
     def pairs(self, mix: Sequence[float], seed: int) -> Iterator[Paired]:
         """Yield paired readings without end; the same seed gives the same."""
@@ -60,11 +68,25 @@ class Kind:
     def kept(self, mix: Sequence[float], seed: int) -> Iterator[Paired]:
         """Yield both readings of the slices that an edge has kept so far."""
         chance, full = random.Random(f"{self.name} kept {seed}"), dict.fromkeys(LABELS, 0)  # noqa: S311
-        for _ in range(READ_BEFORE):
-            candidate, incumbent = self.draw(chance.choices(LABELS, mix)[0], chance)
+        for candidate, incumbent in self._read_before(mix, chance):
             if not incumbent.uncertain and full[incumbent.label] < KEPT_SLICES:
                 full[incumbent.label] += 1
                 yield Paired(candidate, incumbent, 0.0, 0.0)
+
+    def accuracy(self, mix: Sequence[float]) -> tuple[float, float] | None:
+        """Return how many of such slices candidate and incumbent call rightly; None without a pool."""
+        if not self.pool:
+            return None
+        candidate, incumbent = (_right(self.pool, mix, side) for side in (0, 1))
+        return candidate, incumbent
+
+    def _read_before(self, mix: Sequence[float], chance: random.Random) -> Iterator[tuple[Answer, Answer]]:
+        left = {label: chance.sample(said, len(said)) for label, said in self.pool.items()}
+        for label in chance.choices(LABELS, mix, k=READ_BEFORE):
+            if not left:
+                yield self.draw(label, chance)
+            elif left[label]:
+                yield left[label].pop()
 
 
 def made_up() -> tuple[Kind, ...]:
@@ -96,21 +118,36 @@ class Match:
 
 
 def read_by_networks(
-    matches: Sequence[Match], answers: Mapping[str, Sequence[Answer]], truth: Sequence[Label]
+    matches: Sequence[Match],
+    answers: Mapping[str, Sequence[Answer]],
+    truth: Sequence[Label],
+    patients: Sequence[str],
 ) -> Iterator[Kind]:
-    """Yield a kind for each match; the slices, of which `truth` tells the labels, are drawn with replacement."""
-    of_label = {label: [index for index, true in enumerate(truth) if true is label] for label in LABELS}
+    """Yield a kind for each match; half of the patients are held back for its gate, the others come to the edge.
+
+    `truth` and `patients` tell what the slices are and whose. They are drawn with replacement, but for those that an
+    edge keeps. Each half needs slices of every label.
+    """
+    at_gate = [sha256(patient.encode()).digest()[0] % 2 == 0 for patient in patients]
+    at_edge = [not held_back for held_back in at_gate]
     for match in matches:
-        draw = _read(answers[match.candidate], answers[match.incumbent], of_label)
-        yield Kind(match.name, match.good, draw, real=True)
+        said = list(zip(answers[match.candidate], answers[match.incumbent], strict=True))
+        gate, edge = (_pool(said, truth, here) for here in (at_gate, at_edge))
+        yield Kind(match.name, match.good, _one_of(edge), real=True, gate=_one_of(gate), pool=edge)
 
 
-def _read(candidate: Sequence[Answer], incumbent: Sequence[Answer], of_label: Mapping[Label, Sequence[int]]) -> Draw:
-    def draw(truth: Label, chance: random.Random) -> tuple[Answer, Answer]:
-        index = chance.choice(of_label[truth])
-        return candidate[index], incumbent[index]
+def _pool(said: Sequence[tuple[Answer, Answer]], truth: Sequence[Label], here: Sequence[bool]) -> Pool:
+    rows = list(zip(said, truth, here, strict=True))
+    return {label: [each for each, true, chosen in rows if chosen and true is label] for label in LABELS}
 
-    return draw
+
+def _right(pool: Pool, mix: Sequence[float], side: int) -> float:
+    shares = [sum(said[side].label is label for said in pool[label]) / len(pool[label]) for label in LABELS]
+    return sum(share * weight for share, weight in zip(shares, mix, strict=True)) / sum(mix)
+
+
+def _one_of(pool: Pool) -> Draw:
+    return lambda truth, chance: chance.choice(pool[truth])
 
 
 def _beside_truth(candidate: Callable[[Label, random.Random], Said]) -> Draw:

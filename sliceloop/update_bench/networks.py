@@ -1,7 +1,7 @@
 """Real networks for the behaviour bench: trained, spoilt in their last layer, and what they say of slices."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +82,14 @@ def answers_of_networks(
     return Answers(data=data, plan=plan, by_network=said, truth=truth, patients=judged.patients)
 
 
-def splits_of(folder: Path) -> Splits:
+def data_name(folder: Path, exclude_sources: Sequence[str] = ()) -> str:
+    """Name a data set, and what is left out of it."""
+    return f"{folder.name} without {', '.join(exclude_sources)}" if exclude_sources else folder.name
+
+
+def splits_of(folder: Path, exclude_sources: Sequence[str] = ()) -> Splits:
     """Load a labelled data set with the splits train, val and test; raises what `load_split` raises."""
-    dataset = open_dataset(folder)
+    dataset = open_dataset(folder).without_sources(exclude_sources)
     return load_split(dataset, "train"), load_split(dataset, "val"), load_split(dataset, "test")
 
 

@@ -18,8 +18,9 @@ HELD_BACK_EACH = 30
 def signed(kind: Kind, seed: int) -> Bounds:
     """Return the default bounds, widened by what the gate sees; the same seed gives the same held-back slices."""
     chance = random.Random(f"{kind.name} held back {seed}")  # noqa: S311  a simulation
+    draw = kind.gate or kind.draw
     truth = np.repeat(np.arange(len(LABELS)), HELD_BACK_EACH)
-    candidate, incumbent = zip(*(kind.draw(LABELS[label], chance) for label in truth), strict=True)
+    candidate, incumbent = zip(*(draw(LABELS[label], chance) for label in truth), strict=True)
     patients = [f"p{number}" for number in range(len(truth))]
     changes = expected_changes(_answers(incumbent), _answers(candidate), truth, patients)
     return Bounds.model_validate(allowing(ProbationBounds(), changes))

@@ -110,11 +110,31 @@ def test_networks_are_compared_on_the_same_slices() -> None:
     """Both answers of a pair are to one slice, which is truly of the label that was drawn."""
     truth = [random.Random(number).choice(LABELS) for number in range(30)]
     answers = {"first": [Said(label) for label in truth], "second": [Said(label, uncertain=True) for label in truth]}
-    (kind,) = read_by_networks([Match("second beside first", True, "second", "first")], answers, truth)
+    patients = [f"patient {number}" for number in range(30)]
+    (kind,) = read_by_networks([Match("second beside first", True, "second", "first")], answers, truth, patients)
     for pair in islice(kind.pairs((0.0, 1.0, 1.0), 0), 50):
         assert pair.candidate.label is pair.incumbent.label
         assert pair.candidate.label is not Label.NORMAL
         assert pair.candidate.uncertain
+
+
+def test_a_gate_sees_other_patients_than_the_edge_and_none_is_kept_twice() -> None:
+    """Every slice of one half may be held back, every one of the other comes to the edge, which keeps it once."""
+    truth = [label for label in LABELS for _ in range(40)]
+    patients = [f"patient {number // 2}" for number in range(len(truth))]
+    answers = {"first": [Said(label) for label in truth], "second": [Said(label, uncertain=True) for label in truth]}
+    (kind,) = read_by_networks([Match("second beside first", True, "second", "first")], answers, truth, patients)
+    chance = random.Random(1)
+    assert kind.gate is not None
+    held_back, at_edge = (
+        {id(draw(label, chance)[1]) for label in LABELS for _ in range(500)} for draw in (kind.gate, kind.draw)
+    )
+    assert len(held_back) + len(at_edge) == len(truth)
+    whose = {id(said): patient for said, patient in zip(answers["first"], patients, strict=True)}
+    assert not {whose[each] for each in held_back} & {whose[each] for each in at_edge}
+    assert kind.accuracy(MIXES["balanced"]) == (1, 1)
+    kept = [id(pair.incumbent) for pair in kind.kept(MIXES["balanced"], 1)]
+    assert sorted(kept) == sorted(at_edge)
 
 
 class _Quick:

@@ -120,6 +120,15 @@ def test_the_worst_candidate_of_a_mix_is_judged(result: UpdateResult) -> None:
     assert [(aim.measured, aim.met) for aim in judged] == [("1 of 2: bad", False), ("0 of 2: good", True)]
 
 
+def test_a_candidate_that_is_worse_here_is_rightly_taken_back(result: UpdateResult) -> None:
+    """It counts among good ones where it reads as well as the incumbent, and nowhere else."""
+    assert result.behaviour is not None
+    back = _course(True, 5, 5)
+    for accuracy, judged in (((0.6, 0.9), 0), ((0.89, 0.9), 1), (None, 1)):
+        courses = (back.model_copy(update={"accuracy": accuracy}),)
+        assert len(of_behaviour(result.behaviour.model_copy(update={"courses": courses}))) == judged
+
+
 def test_the_page_has_a_panel_for_each_part(result: UpdateResult) -> None:
     """Fewer parts make a smaller page."""
     alone = result.model_copy(update={"behaviour": None, "swaps": None, "fleet": None})
