@@ -27,10 +27,11 @@ COLOURS = ("#1F6FB4", "#D1495B", "#2E8B57")
 def draw(result: UpdateResult, kind: str) -> bytes:
     """Return the page, "png" or "svg"; a part that was not measured leaves no panel."""
     panels = _panels(result)
-    rows = max(1, -(-len(panels) // COLUMNS))
-    figure = Figure((COLUMNS * PANEL_IN, rows * HEIGHT_IN), layout="constrained")
+    columns = max(1, min(COLUMNS, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure((columns * PANEL_IN, rows * HEIGHT_IN), layout="constrained")
     for place, panel in enumerate(panels):
-        panel(figure.add_subplot(rows, COLUMNS, place + 1))
+        panel(figure.add_subplot(rows, columns, place + 1))
     figure.suptitle(f"Updates of {result.architecture}, {result.machine['cpu']}, {result.machine['cores']} cores")
     image = io.BytesIO()
     figure.savefig(image, format=kind, dpi=DPI)
