@@ -339,6 +339,7 @@ def fleet_edge(record: EdgeRecord, stored: StoredAssignment | None, pins: Mappin
         reason=str(said.get("reason", "")),
         heard_at=record.reported_at,
         pinned=pins.get((record.site, record.edge), 0),
+        seen_at=max(filter(None, (record.status_at, record.reported_at)), default=None),
     )
 
 

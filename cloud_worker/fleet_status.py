@@ -7,7 +7,7 @@ from datetime import datetime
 
 from cloud_worker.fleet_settings import RolloutSettings
 from cloud_worker.ledger.records import Rollout
-from cloud_worker.rollout import PINNED, EdgeId, FleetEdge, rings_of, stuck_edges
+from cloud_worker.rollout import PINNED, FleetEdge, rings_of, stuck_edges
 from protocol.messages import ModelPhase
 
 STEPS = ("waiting", "downloading", "testing", "shadow", "probation", "active", "failed")
@@ -42,9 +42,9 @@ class EdgeLine:
     on_withdrawn: bool
 
 
-def ring_counts(version: int, edges: Sequence[FleetEdge], settings: RolloutSettings) -> list[RingCounts]:
+def ring_counts(version: int, edges: Sequence[FleetEdge], settings: RolloutSettings, now: datetime) -> list[RingCounts]:
     """Count the edges of each ring, by how far they are with the version; pinned ones are in no ring."""
-    rings = rings_of(edges, settings.rings)
+    rings = rings_of(edges, settings.rings, now)
     found = []
     for number, ring in enumerate(settings.rings):
         there = [edge for edge in edges if rings[edge.id] == number and not edge.pinned]
@@ -65,13 +65,12 @@ def step_of(edge: FleetEdge, version: int) -> str:
 
 def edge_lines(
     edges: Sequence[FleetEdge],
-    last_seen: Mapping[EdgeId, datetime | None],
     rollouts: Sequence[Rollout],
     settings: RolloutSettings,
     now: datetime,
 ) -> list[EdgeLine]:
     """Say of every edge what it runs, what it shall run, and whether it gets on."""
-    rings = rings_of(edges, settings.rings)
+    rings = rings_of(edges, settings.rings, now)
     stuck = {(each.site, each.edge): each for each in stuck_edges(edges, settings, now)}
     withdrawn = {each.version for each in rollouts if each.state == "withdrawn"}
     return [
@@ -84,7 +83,7 @@ def edge_lines(
             phase=str(edge.phase),
             step=step_of(edge, edge.assigned) if edge.assigned else "",
             reason=stuck[edge.id].reason if edge.id in stuck else edge.reason,
-            last_seen=last_seen[edge.id],
+            last_seen=edge.seen_at,
             stuck_since=stuck[edge.id].since if edge.id in stuck else None,
             on_withdrawn=edge.running in withdrawn,
         )

@@ -15,6 +15,7 @@ from protocol.messages import ModelPhase
 EdgeId = tuple[str, str]
 PINNED = "pinned"
 FAILURES = frozenset({ModelPhase.REJECTED, ModelPhase.ROLLED_BACK})
+QUIET = timedelta(days=1)
 NAMED = 3
 """Edges that a reason names."""
 
@@ -37,11 +38,17 @@ class FleetEdge:
     reason: str = ""
     heard_at: datetime | None = None
     pinned: int = 0
+    seen_at: datetime | None = None
+    """When it last said anything."""
 
     @property
     def id(self) -> EdgeId:
         """Return site and edge."""
         return self.site, self.edge
+
+    def quiet(self, now: datetime) -> bool:
+        """Tell whether it has said nothing for so long that a rollout had better begin elsewhere."""
+        return self.seen_at is not None and now - self.seen_at > QUIET
 
     def failed(self, version: int) -> bool:
         """Tell whether it refused this version, or took it back."""
@@ -95,7 +102,7 @@ class Plan:
 
 def plan(fleet: Fleet, settings: RolloutSettings, now: datetime) -> Plan:
     """Begin, advance, pause or abort rollouts, and say what every edge shall run."""
-    rings = rings_of(fleet.edges, settings.rings)
+    rings = rings_of(fleet.edges, settings.rings, now)
     rollouts = _begun(fleet, now)
     rollouts = tuple(_advanced(each, fleet, rings, settings.rings, now) for each in rollouts)
     assigned = {edge.id: _assigned(edge, fleet, rollouts, rings[edge.id], settings.rings) for edge in fleet.edges}
@@ -103,8 +110,8 @@ def plan(fleet: Fleet, settings: RolloutSettings, now: datetime) -> Plan:
     return Plan(rollouts, assigned, tuple(stuck_edges(told, settings, now)))
 
 
-def rings_of(edges: Sequence[FleetEdge], rings: Sequence[RingSettings]) -> dict[EdgeId, int]:
-    """Say in which ring each edge is: where it is named, else by its hash."""
+def rings_of(edges: Sequence[FleetEdge], rings: Sequence[RingSettings], now: datetime) -> dict[EdgeId, int]:
+    """Say in which ring each edge is: where it is named, else by its hash; a canary is one that is heard of."""
     named = {name: number for number, ring in reversed(list(enumerate(rings))) for name in ring.edges}
     found = {edge.id: named["/".join(edge.id)] for edge in edges if "/".join(edge.id) in named}
     free = sorted((edge for edge in edges if edge.id not in found), key=lambda edge: place_of(edge.id))
@@ -114,7 +121,8 @@ def rings_of(edges: Sequence[FleetEdge], rings: Sequence[RingSettings]) -> dict[
         elif ring.edges:
             chosen = []
         else:
-            chosen = [edge for edge in free if not edge.pinned][:1]
+            loose = [edge for edge in free if not edge.pinned]
+            chosen = ([edge for edge in loose if not edge.quiet(now)] or loose)[:1]
         found |= {edge.id: number for edge in chosen}
         free = [edge for edge in free if edge.id not in found]
     return found

@@ -382,7 +382,8 @@ def _read_state(folder: Path) -> SlotState:
     try:
         return SlotState.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        found = sorted(int(each.parent.name) for each in folder.glob(f"[0-9]*/{ENVELOPE_FILE}"))
+        names = [each.parent.name for each in folder.glob(f"[0-9]*/{ENVELOPE_FILE}")]
+        found = sorted(int(name) for name in names if name.isdecimal())  # a copy that a person made is none of ours
         if found or path.exists():
             log.error("active model unknown", path=str(path), reason=str(error), next="the oldest that is here is used")
         # the oldest has read longest; none older than the newest is taken, as if that had been in use

@@ -18,6 +18,8 @@ Section = TypeVar("Section", bound=BaseModel)
 
 SECTIONS = ("broker", "edge", "worker", "release", "s3", "trainer")
 ENV_PREFIX = "SLICELOOP_"
+MOVED = {"worker.release": "release"}
+"""Settings that stood elsewhere before, by where they stand now."""
 
 
 class ConfigError(ValueError):
@@ -78,6 +80,8 @@ def _explain_one(fault: Any, path: Path | None, model: type[BaseModel]) -> str:
     variable = ENV_PREFIX + "__".join(part.upper() for part in parts)
     if fault["type"] == "missing":
         return f"{key} is missing {place}: set it there, or {variable}"
+    if key in MOVED:
+        return f"{key} {place} has moved: write its settings under [{MOVED[key]}], on the machine of whoever releases"
     if fault["type"] == "extra_forbidden":
         return f"{key} {place} is foreign{_hint(parts[-1], _known_keys(model, parts[1:-1]))}: correct or remove it"
     return f"{key} {place}: {fault['msg']}"

@@ -14,7 +14,7 @@ from rich.text import Text
 from cloud_worker.assigner import fleet_edge
 from cloud_worker.fleet_settings import RolloutSettings
 from cloud_worker.fleet_status import STEPS, EdgeLine, RingCounts, edge_lines, ring_counts
-from cloud_worker.ledger import EdgeRecord, Ledger, Release, Rollout
+from cloud_worker.ledger import Ledger, Release, Rollout
 from cloud_worker.lineage import key_ids
 from protocol.manifest import MANIFEST_MAJOR, shown_manifest
 
@@ -50,9 +50,8 @@ def read_status(ledger: Ledger, settings: RolloutSettings, now: datetime) -> Sta
     pins = {(each.site, each.edge): each.version for each in ledger.pins()}
     edges = [fleet_edge(each, stored.get((each.site, each.edge)), pins) for each in records]
     rollouts = ledger.rollouts()
-    seen = {(each.site, each.edge): _last_seen(each) for each in records}
-    rings = ring_counts(rollouts[-1].version, edges, settings) if rollouts else []
-    lines = edge_lines(edges, seen, rollouts, settings, now)
+    rings = ring_counts(rollouts[-1].version, edges, settings, now) if rollouts else []
+    lines = edge_lines(edges, rollouts, settings, now)
     return Status(ledger.releases(), {each.version: each for each in rollouts}, rings, lines)
 
 
@@ -101,10 +100,6 @@ def _edge(line: EdgeLine) -> dict[str, Any]:
 
 def _ring_name(rollout: Rollout, settings: RolloutSettings) -> str:
     return settings.rings[min(rollout.ring, len(settings.rings) - 1)].name
-
-
-def _last_seen(record: EdgeRecord) -> datetime | None:
-    return max((at for at in (record.status_at, record.reported_at) if at is not None), default=None)
 
 
 def _show(found: Status, settings: RolloutSettings) -> None:

@@ -125,6 +125,13 @@ def test_a_foreign_key_is_named_with_its_neighbour(config: Path, line: str, faul
     assert fault.format(config) in edge_fault(config)
 
 
+def test_a_setting_that_has_moved_says_where_to(config: Path) -> None:
+    """A worker's file of an earlier sliceloop has the releases' settings under the worker."""
+    config.write_text('[worker.release]\nname = "ct"\n')
+    with pytest.raises(ConfigError, match=r"worker\.release in .* has moved: write its settings under \[release\]"):
+        read_section(config, "worker", WorkerSettings)
+
+
 def test_a_foreign_section_is_named(config: Path) -> None:
     """A section that no process reads is an error, with the nearest and all known ones."""
     config.write_text(EDGE + "[egde]\n[zzzz]\n")

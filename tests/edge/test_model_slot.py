@@ -1,6 +1,7 @@
 """The slot holds a verified network, on disk and in memory, and never loses one for another that is worse."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def test_without_its_active_file_an_edge_reads_with_the_oldest_model(tmp_path: P
     """Damage to active.json costs no reading: what has read longest goes on, and versions still only grow."""
     filled_slot(tmp_path, release(1), release(2), release(3))
     (tmp_path / ACTIVE_FILE).write_bytes(b"garbage")
+    shutil.copytree(tmp_path / "00000001", tmp_path / "00000001.bak")  # a person's copy
     slot = restarted(tmp_path)
     assert slot.running_version == 1
     assert slot.facts.highest_version == 3

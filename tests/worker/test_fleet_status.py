@@ -35,7 +35,7 @@ FLEET = [
 
 def test_each_ring_is_counted_by_how_far_its_edges_are() -> None:
     """An edge that failed is counted though it is told something else by now; a pinned one is in no ring."""
-    canary, rest = ring_counts(2, FLEET, SETTINGS)
+    canary, rest = ring_counts(2, FLEET, SETTINGS, NOW)
     assert (canary.edges, canary.assigned, canary.steps["active"]) == (1, 1, 1)
     assert (rest.edges, rest.assigned) == (6, 4)
     assert {step: count for step, count in rest.steps.items() if count} == {
@@ -50,8 +50,8 @@ def test_each_ring_is_counted_by_how_far_its_edges_are() -> None:
 def test_an_edge_that_is_stuck_or_runs_what_was_withdrawn_is_marked() -> None:
     """With its reason, since when, and when it was last heard."""
     rollouts = [Rollout(1, "withdrawn", 0, NOW), Rollout(2, "running", 1, NOW)]
-    seen = {each.id: NOW for each in FLEET}
-    lines = {each.edge: each for each in edge_lines(FLEET, seen, rollouts, SETTINGS, later(61))}
+    fleet = [replace(each, seen_at=NOW) for each in FLEET]
+    lines = {each.edge: each for each in edge_lines(fleet, rollouts, SETTINGS, later(61))}
     assert (lines["ct-1"].stuck_since, lines["ct-0"].stuck_since) == (NOW, None)
     assert lines["ct-4"].reason == "too slow"
     assert (lines["ct-6"].on_withdrawn, lines["ct-0"].on_withdrawn) == (True, False)

@@ -296,7 +296,10 @@ def test_an_exchange_of_keys_needs_no_fewer_signatures_than_before(office: Calla
         (("pin", "a/b", "--off"), "a/b is not pinned"),
         (("lineage",), "give a slice's id, or --release VERSION"),
         (("lineage", "slice-1"), "no slice 'slice-1' in the ledger"),
-        (("keys", "rotate", "nowhere"), "nowhere/signing.pem is no usable signing key"),
+        (
+            ("keys", "rotate", "nowhere"),
+            "nowhere/signing.pem cannot be read (No such file or directory)",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

@@ -258,10 +258,20 @@ def test_without_named_canaries_it_is_one_edge_by_hash() -> None:
     """The default needs no configuration: always the same edge, and one only."""
     settings = RolloutSettings()
     edges = [edge(n) for n in range(20)]
-    rings = rings_of(edges, settings.rings)
+    rings = rings_of(edges, settings.rings, NOW)
     canaries = [name for name, ring in rings.items() if ring == 0]
     assert canaries == [min((each.id for each in edges), key=place_of)]
-    assert rings_of(list(reversed(edges)), settings.rings) == rings
+    assert rings_of(list(reversed(edges)), settings.rings, NOW) == rings
+
+
+def test_a_canary_that_is_silent_gives_way_to_one_that_is_heard_of() -> None:
+    """A box that was taken away would pause every rollout; where all are silent nothing changes."""
+    settings = RolloutSettings()
+    edges = sorted((edge(n, seen_at=NOW) for n in range(20)), key=lambda each: place_of(each.id))
+    gone = replace(edges[0], seen_at=later(-25 * 3600))
+    assert rings_of([gone, *edges[1:]], settings.rings, NOW)[edges[1].id] == 0
+    assert rings_of([gone, *edges[1:]], settings.rings, NOW)[gone.id] > 0
+    assert rings_of(edges, settings.rings, later(25 * 3600))[gone.id] == 0
 
 
 def test_the_last_ring_reaches_all() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from structlog.testing import capture_logs
 from worker_parts import (
     EDGE,
     SITE,
@@ -37,7 +38,8 @@ from cloud_worker.embedded_s3 import EmbeddedS3
 from cloud_worker.ledger import Ledger, LedgerUnavailableError
 from cloud_worker.object_store import BucketDeniedError, ObjectStore, S3Settings
 from cloud_worker.settings import WorkerSettings
-from cloud_worker.signing_keys import SigningKeyError
+from cloud_worker.signing_keys import SigningKeyError, load_signer
+from sliceloop.keys import new_keys
 from training.bundle import BundleError
 
 RECEIPTS = f"sliceloop/v1/{SITE}/{EDGE}/receipt"
@@ -83,6 +85,16 @@ def test_a_signing_key_that_is_none_is_named(
     assert str(key) in str(refused.value)
     assert "sliceloop keys new" in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_signing_key_that_others_can_read_is_told_of(tmp_path: Path) -> None:
+    """It signs all the same: a secret that a container is given may be readable by all in it."""
+    key = new_keys(tmp_path / "keys").assign
+    for mode, told in ((0o600, 0), (0o644, 1)):
+        key.chmod(mode)
+        with capture_logs() as logs:
+            load_signer(key)
+        assert [entry["next"] for entry in logs] == [f"chmod 600 {key}"] * told
 
 
 def broken_folders(folder: Path) -> dict[str, Path]:
