@@ -158,7 +158,9 @@ def key_ids(envelope: bytes) -> tuple[str, ...]:
 def gate_words(gate: Mapping[str, Any] | None) -> str:
     """Say in a line why a release was let through."""
     said = gate or {}
-    return str(said.get("by hand") or "; ".join(map(str, said.get("reasons", ()))) or "no gate")
+    if said.get("by hand"):
+        return f"by hand, past the gate: {said['by hand']}"
+    return "; ".join(map(str, said.get("reasons", ()))) or "no gate"
 
 
 def moment(at: datetime) -> str:

@@ -130,6 +130,13 @@ class ReleaseDesk:
         self._write_card(version)
         return 1 + len(rollbacks)
 
+    def strangers(self) -> list[str]:
+        """Name those of our keys that are not trusted now; nothing where nobody knows the trusted ones."""
+        if self.trusted is None:
+            return []
+        known = {key.keyid for key in self.trusted.keys}
+        return [signer.public_key.keyid for signer in self.signers if signer.public_key.keyid not in known]
+
     def waits(self, envelope: bytes) -> str:
         """Say which signatures an envelope waits for; nothing where it has enough, or nobody knows the trusted keys."""
         try:
@@ -172,15 +179,12 @@ class ReleaseDesk:
 
     def _check_signers(self) -> None:
         """Refuse a key that was exchanged, or never trusted: what it signs would be entered, and reach no edge."""
-        known = {key.keyid for key in self.trusted.keys} if self.trusted is not None else None
-        for signer in self.signers:
-            keyid = signer.public_key.keyid
-            if known is not None and keyid not in known:
-                trusted = ", ".join(sorted(each[:12] for each in known))
-                raise UntrustedSignerError(
-                    f"key {keyid[:12]} is not among the trusted release keys ({trusted}): no edge would believe it; "
-                    "give one of these by --key"
-                )
+        if self.trusted is not None and (strangers := self.strangers()):
+            trusted = ", ".join(sorted(key.keyid[:12] for key in self.trusted.keys))
+            raise UntrustedSignerError(
+                f"key {strangers[0][:12]} is not among the trusted release keys ({trusted}): no edge would believe it; "
+                "give one of these by --key"
+            )
 
     def _bases(self) -> list[bytes]:
         """Return the networks of the last releases, the newest first: what runs on edges is one of them, mostly.

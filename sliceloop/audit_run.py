@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -147,14 +148,17 @@ def show(console: Console, audits: list[EdgeAudit], objects: ObjectsAudit | None
     """Print a table of the edges, and then what is to be said of single numbers."""
     if not audits:
         console.print("no edge has spoken yet")
-    table = Table(title="numbers", title_justify="left")
-    heads = ("edge", "issued", "stored", "waiting", "refused", "lost", "unknown", "doubled", "originals missing")
-    for head in (*heads, "frames refused at the edge", "by"):
-        table.add_column(head, justify="left" if head in ("edge", "by") else "right")
+    # in 80 columns every number and name is there in full: folded, where it must be, and never cut
+    table = Table(title="numbers", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    heads = ("edge", "issued", "stored", "waiting", "refused", "lost", "unknown", "doubled")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "edge" else "right", overflow="fold")
     for each in audits:
         table.add_row(*_row(each))
     if audits:
         console.print(table)
+    for each in audits:
+        console.print(_rest(each), markup=False, soft_wrap=True)
     for each in audits:
         lines = list(_lines(each))
         for line in lines[:MAX_PRINTED]:
@@ -211,8 +215,6 @@ def _folders(given: tuple[str, ...], chosen: list[tuple[str, str]]) -> dict[tupl
 
 
 def _row(each: EdgeAudit) -> tuple[str, ...]:
-    word = each.word
-    said = "nothing: it never spoke" if word is None else word.source + (f" of {_time(word.at)}" if word.at else "")
     numbers = (
         each.issued,
         each.stored,
@@ -221,10 +223,21 @@ def _row(each: EdgeAudit) -> tuple[str, ...]:
         each.lost,
         each.fates[Fate.UNKNOWN],
         each.doubled,
-        each.originals_missing,
-        word.refused_frames if word else 0,
     )
-    return (f"{each.site}/{each.edge}", *(f"{number:,}" for number in numbers), said)
+    return (f"{each.site}/{each.edge}", *(f"{number:,}" for number in numbers))
+
+
+def _rest(each: EdgeAudit) -> str:
+    """Say what the table has no room for, and whose word it goes by."""
+    word = each.word
+    source = (
+        "nothing: it never spoke"
+        if word is None
+        else f"its {word.source}" + (f" of {_time(word.at)}" if word.at else "")
+    )
+    refused = word.refused_frames if word else 0
+    missing = f"originals missing {each.originals_missing:,}, frames refused at the edge {refused:,}"
+    return f"{each.site}/{each.edge}: {missing}; by {source}"
 
 
 def _lines(each: EdgeAudit) -> Iterator[str]:

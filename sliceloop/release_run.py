@@ -103,7 +103,10 @@ def add_signatures(places: Places, signers: Sequence[CryptoSigner], version: int
         newest = [each.envelope for each in desk.ledger.rollbacks() if each.version == version][-1:]
         further = [_further(desk, version, each) for each in (desk.ledger.release(version).envelope, *newest)]
     keys = f"{len(signers)} key{'s' if len(signers) > 1 else ''}"
-    return f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {keys}{max(further)}"
+    strangers = ", ".join(each[:12] for each in desk.strangers())
+    unknown = f"; not among the trusted keys, and counts for nothing until `sliceloop keys rotate` adds it: {strangers}"
+    said = f"version {version}: {count} manifest{'s' if count > 1 else ''} signed by {keys}"
+    return said + (unknown if strangers else "") + max(further)
 
 
 def withdraw(places: Places, signers: Sequence[CryptoSigner], version: int, why: str, to: int | None) -> str:

@@ -75,7 +75,9 @@ def _save(ledger: Ledger, rollout: Rollout, known: Rollout) -> None:
 
 
 def _edge_name(name: str) -> tuple[str, str]:
-    site, _, edge = name.partition("/")
+    site, slash, edge = name.partition("/")
+    if not slash:
+        raise RolloutInputError(f"{name} names no edge: say SITE/EDGE, as `sliceloop status` shows it")
     check_edge_ids(site, edge)
     return site, edge
 

@@ -73,7 +73,9 @@ def test_a_complete_ledger_is_clean(tmp_path: Path, config: Path, url: str) -> N
     fill(url, range(1, 6), 5)
     ended = run_here("audit", "-c", config, cwd=tmp_path)
     assert ended.code == 0, ended.err + ended.out
-    assert "site-a/edge-1" in ended.out
+    assert [line.split() for line in ended.out.splitlines() if line.startswith("site-a/edge-1 ")] == [
+        ["site-a/edge-1", "5", "5", "0", "0", "0", "0", "0"]
+    ], "in 80 columns name and numbers stand there whole"
 
 
 def test_lost_numbers_are_named_with_their_time(tmp_path: Path, config: Path, url: str) -> None:

@@ -160,6 +160,8 @@ def test_a_second_person_signs(office: Callable[..., Office]) -> None:
     worker.step(datetime.now(UTC))
     assert [each.version for each in at.ledger.assignments()] == [1]
     assert len(at.status()["releases"][0]["signed_by"]) == 2
+    new_keys(at.folder / "stranger")
+    assert "not among the trusted keys" in at.said("sign", 1, "--key", "stranger/signing.pem")
     at.said("release", at.bundle("two", constant_network(Label.NORMAL)), "--why", "worse")
     back = at.said("withdraw", 2, "--why", "says Normal to everything")
     assert "go back to version 1; no edge is told yet, it is signed by 1 of 2" in back
@@ -291,7 +293,8 @@ def test_an_exchange_of_keys_needs_no_fewer_signatures_than_before(office: Calla
         (("release", "bundle", "--why", "x", "--page", "nowhere/card.md"), "is no file in a folder that is there"),
         (("withdraw", 7, "--why", "x"), "no release 7 in the ledger: `sliceloop status` lists them"),
         (("sign", 7), "no release 7 in the ledger"),
-        (("pin", "nobody", 1), "must match"),
+        (("pin", "nobody", 1), "say SITE/EDGE"),
+        (("pin", "Site/nobody", 1), "must match"),
         (("pin", "a/b"), "give a version, or --off"),
         (("pin", "a/b", "--off"), "a/b is not pinned"),
         (("lineage",), "give a slice's id, or --release VERSION"),

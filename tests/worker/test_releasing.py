@@ -171,7 +171,7 @@ def test_a_release_by_hand_has_a_page(tmp_path: Path, store: ObjectStore, ledger
         "Balanced accuracy **1.000 [1.000, 1.000]**",
         "| COVID-19 | 1 | 1 |",
         "| test | 3 | 3 |",
-        "Let through: first of all.",
+        "Let through: by hand, past the gate: first of all.",
         "Judged on 3 patients: the intervals are wide",
         "sliceloop withdraw 1 --why REASON",
         SIGNER.public_key.keyid,
