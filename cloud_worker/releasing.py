@@ -90,7 +90,9 @@ class ReleaseDesk:
         """
         self._check_signers()
         self.ledger.release(version)
-        states = {each.version: each.state for each in self.ledger.rollouts()}
+        rollouts = {each.version: each for each in self.ledger.rollouts()}
+        states = {number: each.state for number, each in rollouts.items()}
+        why = _why(rollouts.get(version), why, to)
         releases = self.ledger.releases()
         released = [each.version for each in releases]
         good = [each for each in released if states.get(each) not in FALLEN and each != version]
@@ -243,6 +245,17 @@ def sound_bundle(folder: Path) -> Bundle:
             "a leaked network is not released: train it again on a split by patient"
         )
     return bundle
+
+
+def _why(before: Rollout | None, why: str, to: int | None) -> str:
+    """Add to the reason of an earlier withdrawal; raises `WithdrawError` for one that adds nothing."""
+    if before is None or before.state != "withdrawn":
+        return why
+    if to is None:
+        raise WithdrawError(
+            f"version {before.version} is withdrawn already ({before.reason}); --to names another way back"
+        )
+    return f"{before.reason}; {why}"
 
 
 def _target(version: int, to: int | None, good: Sequence[int], states: Mapping[int, str]) -> int | None:

@@ -201,7 +201,8 @@ def _step(
         return replace(rollout, ring=number + 1, ring_started_at=now, reason="")
     if elapsed_s > ring.timeout_s:
         return replace(rollout, state="paused", reason=_timed_out(ring, there, fleet, rollout.version))
-    return rollout
+    absent = _absent(ring, fleet)
+    return replace(rollout, reason=f"ring {ring.name} waits for {', '.join(absent)}"[:300] if absent else "")
 
 
 def _nobody_to_wait_for(ring: RingSettings, there: Sequence[FleetEdge], members: Sequence[Sequence[FleetEdge]]) -> bool:
@@ -213,6 +214,12 @@ def _unheard(ring: RingSettings, fleet: Fleet) -> list[str]:
     """Return the named edges that were never heard of: a mistyped canary counts as one that has not succeeded."""
     heard = {"/".join(edge.id) for edge in fleet.edges}
     return [name for name in ring.edges if name not in heard]
+
+
+def _absent(ring: RingSettings, fleet: Fleet) -> list[str]:
+    """Say which edges a ring names in vain, and why."""
+    pinned = ["/".join(edge.id) for edge in fleet.edges if edge.pinned and "/".join(edge.id) in ring.edges]
+    return [*(f"{name} (never heard of)" for name in _unheard(ring, fleet)), *(f"{name} (pinned)" for name in pinned)]
 
 
 def _succeeded(ring: RingSettings, there: Sequence[FleetEdge], unheard: Sequence[str], version: int) -> bool:
@@ -234,10 +241,8 @@ def _failure(ring: RingSettings, there: Sequence[FleetEdge], version: int) -> st
 
 def _timed_out(ring: RingSettings, there: Sequence[FleetEdge], fleet: Fleet, version: int) -> str:
     done, unheard = sum(edge.succeeded(version) for edge in there), _unheard(ring, fleet)
-    pinned = ["/".join(edge.id) for edge in fleet.edges if edge.pinned and "/".join(edge.id) in ring.edges]
     behind = ["/".join(edge.id) for edge in there if not edge.succeeded(version)]
-    behind += [*(f"{name} (never heard of)" for name in unheard), *(f"{name} (pinned)" for name in pinned)]
-    missing = ", ".join(behind)[:300] or "any edge that is not pinned"
+    missing = ", ".join([*behind, *_absent(ring, fleet)])[:300] or "any edge that is not pinned"
     expected = len(there) + len(unheard)
     return f"ring {ring.name}: {done} of {expected} edges succeeded within {ring.timeout_s:.0f} s; missing {missing}"
 

@@ -41,6 +41,8 @@ from training.model.reader import Calibration
 
 log = structlog.get_logger()
 
+PRIVATE = 0o700
+"""Of the data folder: slices wait in it, and also lie where they waited until something is written over them."""
 IDLE_S = 0.02
 """Wait between two looks at the source when nothing is due."""
 MAX_FAILURES = 3
@@ -192,7 +194,11 @@ class ReadingLoop:
 @contextmanager
 def sole_user(data_dir: Path) -> Iterator[None]:
     """Keep other edges off the data folder, to the end of the process at the latest; raises `EdgeSetupError`."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    try:
+        data_dir.chmod(PRIVATE)
+    except OSError as error:
+        log.warning("data folder open to others", reason=error.strerror, next=f"chmod 700 {data_dir}")
     with (data_dir / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

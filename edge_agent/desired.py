@@ -78,7 +78,7 @@ class Desired:
         except TrustError as error:
             runs_here = error.version == self._slot.running_version
             goes_on = runs_here and isinstance(error, ExpiredManifestError)  # what runs here goes on, though expired
-            if self._is_news(envelope, error) and not goes_on:
+            if self._is_news(envelope, error) and not goes_on and not self._is_told(error):
                 self._reports.say(ModelPhase.REJECTED, error.version, named(error))
         else:
             return envelope, manifest
@@ -112,6 +112,12 @@ class Desired:
         """Report what cannot be followed, once; it says nothing of a release."""
         if self._is_news(heard, error):
             self._reports.stand(named(error))
+
+    def _is_told(self, error: TrustError) -> bool:
+        """Tell whether the newest report says already why this version may not run here; the ban says less."""
+        newest = self._reports.newest
+        failed = newest.phase in (ModelPhase.REJECTED, ModelPhase.ROLLED_BACK)
+        return isinstance(error, BannedVersionError) and failed and newest.desired_version == error.version
 
     def _is_news(self, heard: bytes, error: Exception) -> bool:
         """Tell whether this was not yet said of it, and count it as said."""

@@ -9,7 +9,7 @@ from edge_agent.durable import write_durably
 from protocol.assignment import Assignment, Seen, check_fresh, seen_of, trusted_assignment
 from protocol.errors import FrozenError, MessageTooLargeError, TrustError
 from protocol.rotation import KeySet, bundle, follow, unbundle
-from protocol.signing import TrustedKeys
+from protocol.signing import ASSIGNMENT_PAYLOAD_TYPE, TrustedKeys, verify
 
 log = structlog.get_logger()
 
@@ -28,6 +28,9 @@ class EdgeTrust:
         self._rotations: list[bytes] = []
         self._kept = 0
         self._seen = self._kept_seen = Seen()
+        self._envelope = b""
+        self._expected_by: datetime | None = None
+        """Of an assignment that went with its key: by then another one has come."""
         self.assignment: Assignment | None = None
 
     @property
@@ -76,13 +79,20 @@ class EdgeTrust:
 
     def frozen(self, now: datetime) -> str:
         """Say since when there has been no fresh assignment; empty while there is one, or never was any."""
-        if self.assignment is None:
-            return ""
         try:
+            if self.assignment is None:
+                return self._long_awaited(now)
             check_fresh(self.assignment, now)
         except FrozenError as error:
             return f"{type(error).__name__}: {error}"
         return ""
+
+    def _long_awaited(self, now: datetime) -> str:
+        if self._expected_by is None or now < self._expected_by:
+            return ""
+        raise FrozenError(
+            f"no assignment has come since the keys were exchanged, and {self._expected_by:%F %T} UTC is past"
+        )
 
     def _follow(self, envelopes: tuple[bytes, ...]) -> None:
         """Follow a chain to its end, or not at all: nothing that is appended to it leaves the edge half-way."""
@@ -93,10 +103,18 @@ class EdgeTrust:
             if keys.version > before.version:
                 followed.append((keys, envelope))
         for keys, envelope in followed:
-            if keys.assign != self.keys.assign:  # TUF 5.3.11: what a key that went said, binds nobody any more
-                self._seen, self.assignment = Seen(), None
+            if not self._still_signed_by(keys):  # TUF 5.3.11: what a key that went said, binds nobody any more
+                self._expected_by = self.assignment.expires_at if self.assignment is not None else None
+                self._seen, self.assignment, self._envelope = Seen(), None, b""
             self._chain.append(keys)
             self._rotations.append(envelope)
+
+    def _still_signed_by(self, keys: KeySet) -> bool:
+        try:
+            verify(self._envelope, keys.assign, ASSIGNMENT_PAYLOAD_TYPE)
+        except TrustError:
+            return False
+        return True
 
     def _keep_rotations(self) -> None:
         """Write the chain, if it is not written; where that cannot be done, the keys count all the same."""
@@ -111,4 +129,4 @@ class EdgeTrust:
         assignment = trusted_assignment(
             envelope, self.keys.assign, site=self._site, edge=self._edge, seen=self._seen, now=now
         )
-        self._seen, self.assignment = seen_of(envelope, assignment), assignment
+        self._seen, self.assignment, self._envelope = seen_of(envelope, assignment), assignment, envelope

@@ -170,6 +170,7 @@ def test_a_second_edge_on_the_same_data_folder_is_refused(home: Path) -> None:
     config = write_edge_config(home, port=free_port())
     with EdgeProcess(config) as first:
         first.wait_for("edge started")
+        assert (home / "data").stat().st_mode & 0o077 == 0, "slices lie in it"
         assert f"another edge runs on {home / 'data'}; stop it first" in refused_to_start(config)
         (home / "inbox" / "a.png").write_bytes(slice_file())
         first.wait_for("slice read")

@@ -25,6 +25,7 @@ from edge_parts import (
     release,
     wait_until,
 )
+from securesystemslib.signer import CryptoSigner
 
 from edge_agent.download import STALLS_TILL_ALONE, Way
 from edge_agent.model_slot import ModelSlot
@@ -83,8 +84,10 @@ def test_a_candidate_that_answers_otherwise_never_reads(tmp_path: Path) -> None:
     assert edge.last.phase is ModelPhase.REJECTED
     assert "beside the model in use" in edge.last.reason
     assert edge.last.banned == (2,)
+    asked_before = len(edge.requests)
     edge.bring(bad)
-    assert "BannedVersionError" in edge.last.reason
+    assert len(edge.requests) == asked_before
+    assert "beside the model in use" in edge.last.reason
     edge.bring(release(3))
     edge.read_slices(ENOUGH)
     assert edge.slot.running_version == 3
@@ -225,6 +228,50 @@ def test_keys_are_exchanged_and_the_running_model_goes_on(edge: TalkingUpdater) 
     after.bring(release(3, signer=young))
     after.read_slices(SHADOW_SLICES + 8)
     assert restarted(after).slot.running_version == 3
+
+
+def exchanged(*assigners: CryptoSigner) -> bytes:
+    """Return a rotation that leaves the release key, and makes these the workers' keys."""
+    rotation = KeyRotation.model_validate(
+        {
+            "version": 2,
+            "created_at": NOW,
+            "release_keys": [_fields(SIGNER)],
+            "release_threshold": 1,
+            "assign_keys": [_fields(each) for each in assigners],
+        }
+    )
+    return bundle([sign_rotation(rotation, [SIGNER], [])])
+
+
+def test_an_assignment_holds_while_its_key_does(edge: TalkingUpdater) -> None:
+    """A worker's key beside it changes nothing; without its own the edge awaits a new word, and says if it is late."""
+    edge.assign(release(2))
+    edge.updater.hear_keys(exchanged(ASSIGNER, generate_signer()), NOW)
+    assert edge.trust.keys.version == 2
+    assert edge.trust.assignment is not None
+    other = TalkingUpdater(filled_slot(edge.slot.folder.parent / "other" / "models"))
+    other.assign(release(2))
+    other.updater.hear_keys(exchanged(generate_signer()), NOW)
+    assert other.trust.assignment is None
+    other.step(1.0, NOW + timedelta(days=2))
+    assert not other.updater.trouble
+    other.step(2.0, NOW + timedelta(days=4))
+    assert "no assignment has come since the keys were exchanged" in other.updater.trouble
+    assert "FrozenError" in other.last.reason
+
+
+def test_why_a_release_failed_is_not_overwritten_by_its_ban(tmp_path: Path) -> None:
+    """The worker offers it until it has heard: that it is banned says less than why."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models"))
+    made = release(2)
+    edge.bring(made)
+    edge.read_slices(1, fault="no answer to a slice")
+    edge.offer(made)
+    assert edge.last.reason == "no answer to a slice"
+    again = restarted(edge)
+    again.offer(made)
+    assert "BannedVersionError" in again.last.reason
 
 
 def test_a_signed_rollback_goes_back_at_once_and_bans(tmp_path: Path) -> None:

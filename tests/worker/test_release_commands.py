@@ -199,6 +199,19 @@ def test_a_withdrawal_without_a_way_back_says_that_edges_read_on(office: Callabl
     assert "edges that run it read on with it until the next release" in at.said("withdraw", 1, "--why", "bad")
 
 
+def test_a_second_withdrawal_does_not_hide_the_first(office: Callable[..., Office]) -> None:
+    """Why it was withdrawn stays; only another way back is a reason to say it again."""
+    at = office()
+    for name in ("one", "two", "three"):
+        at.said("release", at.bundle(name, network()), "--why", name)
+    at.said("withdraw", 3, "--why", "sensitivity too low")
+    refused = at.run("withdraw", 3, "--why", "again")
+    assert refused.code == 2
+    assert "version 3 is withdrawn already (sensitivity too low); --to names another way back" in refused.err
+    assert "go back to version 1" in at.said("withdraw", 3, "--why", "not 2 either", "--to", 1)
+    assert at.ledger.rollouts()[-1].reason == "sensitivity too low; not 2 either"
+
+
 def test_a_release_is_withdrawn_while_the_object_store_is_away(office: Callable[..., Office]) -> None:
     """What harms must stop now: the way back, a further signature of it and the page of a release need no object."""
     at = office()

@@ -199,6 +199,7 @@ def test_a_named_canary_that_is_pinned_lets_nothing_through() -> None:
     """It cannot prove a release: the rollout pauses, and says why nobody else was told."""
     found = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(61))
     assert (newest(found).state, newest(found).ring) == ("running", 0)
+    assert newest(found).reason == "ring canary waits for north/ct-0 (pinned)"
     late = plan(fleet(edge(0, pinned=1), edge(1)), SETTINGS, later(601))
     assert newest(late).state == "paused"
     assert newest(late).reason.endswith("missing north/ct-0 (pinned)")
