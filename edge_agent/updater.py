@@ -384,7 +384,7 @@ class Updater:
 
     def _known_now(self) -> Known:
         known = self._watch.known if self._watch is not None else Known()
-        return known.model_copy(update={"clean": self._clean_readings})
+        return known.model_copy(update={"clean": self._clean_readings if self._slot.on_probation else 0})
 
     def _begin_watch(self, watch: Watch) -> None:
         watch.start()

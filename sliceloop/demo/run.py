@@ -329,8 +329,10 @@ def in_use(wanted: int, version: int, phase: str) -> bool:
 
 def _newest(ledger: Ledger) -> tuple[int, bool]:
     """Return the newest release, and whether its rollout was aborted."""
-    newest = ledger.releases()[-1].version
-    return newest, any(each.version == newest and each.state == "aborted" for each in ledger.rollouts())
+    latest = ledger.latest_release()
+    assert latest is not None, "the demo made the first release"
+    aborted = any(each.version == latest.version and each.state == "aborted" for each in ledger.rollouts())
+    return latest.version, aborted
 
 
 def _version_read(ledger: Ledger, edge: str) -> int:

@@ -123,11 +123,15 @@ def _updates(models: dict[str, bytes]) -> list[tuple[str, str, bytes, Moved]]:
 
 
 def _with_delta(base: bytes, release: Files) -> Files:
-    target = release[MODEL_FILE]
+    return {GOLDEN_FILE: release[GOLDEN_FILE], "delta.sld": exact_delta(base, release[MODEL_FILE])}
+
+
+def exact_delta(base: bytes, target: bytes) -> bytes:
+    """Return the delta between two networks, after it has made the one of the other."""
     delta = make_delta(base, target, segments_between(base, target))
     if apply_delta(base, delta, target_size=len(target)) != target:
         raise AssertionError("a delta does not make its target")
-    return {GOLDEN_FILE: release[GOLDEN_FILE], "delta.sld": delta}
+    return delta
 
 
 def _files(model: bytes) -> Files:

@@ -37,10 +37,12 @@ from edge_agent.by_url import Run, UrlFetch
 from edge_agent.delivery import PATIENCE_S
 from edge_agent.download import MOST_WINDOW_BYTES, Way
 from edge_agent.model_slot import MAX_DEATHS_LOADING, ModelSlot, SelfTestError, ServedModel
+from edge_agent.probation import Role
 from edge_agent.staging import Trial
 from edge_agent.trial import TrialDiedError, TrialStoppedError, TrialTimeoutError
 from edge_agent.trust import ASSIGNED_FILE, KEYS_FILE, EdgeTrust
 from edge_agent.updater import Pace, Proving, Updater, Voice
+from edge_agent.watch import Known
 from protocol.chunks import Chunk, sha256_of
 from protocol.errors import ReplayedAssignmentError
 from protocol.manifest import MODEL_FILE, Manifest
@@ -511,3 +513,17 @@ def test_an_edge_leaves_a_withdrawn_release_though_a_later_one_failed_here(tmp_p
     assert edge.slot.running_version == 2
     edge.bring(release(1, returns_from=(2,)))
     assert edge.slot.running_version == 1
+
+
+def test_clean_readings_of_one_release_are_not_those_of_the_next(tmp_path: Path) -> None:
+    """What a shadow notes says nothing of a probation that has not begun: a power cut at the swap may come between."""
+    edge = TalkingUpdater(filled_slot(tmp_path / "models"), shadow_slices=9)
+    edge.bring(release(2))
+    for _ in range(9 + PROBATION_SLICES):
+        edge.read_slices(1)
+    assert (edge.slot.running_version, edge.slot.on_probation) == (2, False)
+    edge.bring(release(3))
+    edge.read_slices(1)
+    edge.step(edge.now_s + 2)
+    noted = Known.model_validate_json(edge.slot.noted_comparison(3))
+    assert (noted.phase, noted.clean) == (Role.CANDIDATE, 0)
